@@ -93,5 +93,176 @@ class Collected(Generic[T]):
         return self.items
 
 
+class Evidence(msgspec.Struct, frozen=True):
+    """One value that a verdict rests on; `default` is the platform's default where the value was absent."""
+
+    path: str
+    value: str
+    default: str | None = None
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """One check's answer for one subject. `reason` is a stable machine code, `message` is for people."""
+
+    status: Status
+    reason: str = ""
+    message: str = ""
+    evidence: tuple[Evidence, ...] = ()
+    severity: Severity | None = None  # where this answer weighs less than the check
+
+
+PASS = Verdict(Status.PASS)
+NOT_SET = "not set"
+
+
+def text(value: object) -> str:
+    """A value as evidence shows it: in the spelling of the manifest."""
+    if value is None:
+        return NOT_SET
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | list):
+        return "[" + ", ".join(text(v) for v in value) + "]"
+    return str(value)
+
+
+def fail(message: str, *evidence: Evidence, reason: str = "", severity: Severity | None = None) -> Verdict:
+    return Verdict(Status.FAIL, reason, message, evidence, severity)
+
+
+def require(ok: bool, message: str, at: str, value: object, *, default: object = None, reason: str = "") -> Verdict:
+    """Pass, or fail with one piece of evidence; `default` is shown where `value` is None and the default decided."""
+    if ok:
+        return PASS
+    shown = None if value is not None or default is None else text(default)
+    return Verdict(Status.FAIL, reason, message, (Evidence(at, text(value), shown),))
+
+
+def not_applicable(reason: str, message: str = "") -> Verdict:
+    return Verdict(Status.NOT_APPLICABLE, reason, message)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is reported: these structs are the JSON contract, field for field
+
+
+class Ref(msgspec.Struct, frozen=True):
+    framework: str
+    version: str | None
+    id: str
+
+
+class ParameterValue(msgspec.Struct, frozen=True):
+    """`origin` is default, profile, config or command line."""
+
+    name: str
+    value: str
+    origin: str
+
+
+class SourceRef(msgspec.Struct, frozen=True):
+    path: str
+    line: int
+    document: int
+
+
+class ResourceRef(msgspec.Struct, frozen=True):
+    api_group: str
+    kind: str
+    namespace: str | None
+    name: str
+    container: str | None = None
+    cloud_id: str | None = None
+    labels: dict[str, str] = {}
+    managed_by: str | None = None
+    source: SourceRef | None = None
+
+
+class ClusterRef(msgspec.Struct, frozen=True):
+    id: str
+    uid: str | None
+    name: str
+
+
+class ExemptionNote(msgspec.Struct, frozen=True):
+    reason: str
+    owner: str
+    expires: str | None
+
+
+class Lifecycle(msgspec.Struct, frozen=True):
+    state: str
+    first_seen: datetime
+    last_seen: datetime
+    resolved_at: datetime | None
+    close_reason: str | None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One result, self-contained. `pods` holds up to ten names; `occurrences` counts all that show it."""
+
+    schema_version: str
+    scan_id: str
+    id: str
+    previous_ids: tuple[str, ...] = ()
+    check: str
+    title: str
+    status: Status
+    reason: str
+    severity: Severity
+    category: str
+    scope: str
+    question: str | None = None
+    assessment_keys: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    provider: str
+    account: str | None = None
+    region: str | None = None
+    cluster: ClusterRef | None
+    tags: dict[str, str] = {}
+    resource: ResourceRef
+    message: str
+    evidence: tuple[Evidence, ...] = ()
+    remediation: str
+    refs: tuple[Ref, ...] = ()
+    parameters: tuple[ParameterValue, ...] = ()
+    exemption: ExemptionNote | None = None
+    occurrences: int
+    pods: tuple[str, ...] = ()
+    observed_at: datetime
+    lifecycle: Lifecycle | None = None
+
+
+class PlaneState(StrEnum):
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+    NOT_READ = "not_read"
+    NOT_ASKED = "not_asked"
+
+
+class Cluster(msgspec.Struct, kw_only=True):
+    """One cluster: what inventory and API server say of it. `id` is the scope of finding ids, see `id_source`.
+
+    `id_source` is kube_system_uid, config (cluster_id of the configuration file) or api_server (hash of CA and URL).
+    """
+
+    id: str
+    uid: str | None = None
+    id_source: str
+    provider: str
+    name: str
+    account: str | None = None
+    region: str | None = None
+    version: str | None = None
+    tags: dict[str, str] = {}
+    control_plane: PlaneState = PlaneState.NOT_ASKED
+    data_plane: PlaneState = PlaneState.NOT_ASKED
+    observed_at: datetime
+
+    @property
+    def ref(self) -> ClusterRef:
+        return ClusterRef(self.id, self.uid, self.name)
+
+
 def utc_now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)

@@ -1,0 +1,236 @@
+"""@check: a function's signature says what it looks at and which parameters it takes, its docstring is its page."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from scanner.kube import WORKLOADS, Container, Ingress, Resource, Service, Workload
+from scanner.model import Ref, Severity, Verdict
+from scanner.ports import PortRanges
+
+# scope -> the plural names of the kinds whose objects are its subjects
+SCOPES: dict[type, tuple[str, ...]] = {
+    Container: WORKLOADS,
+    Workload: WORKLOADS,
+    Service: ("services",),
+    Ingress: ("ingresses",),
+    Resource: (*WORKLOADS, "services", "serviceaccounts", "configmaps"),
+}
+
+# What Microsoft leaves out on every cluster: namespaces of the platform and of Defender's own agents.
+AZURE_SYSTEM = ("kube-system", "gatekeeper-system", "azure-arc", "azure-extensions-usage-system")
+AZURE_SYSTEM_WITH_DEFENDER = (*AZURE_SYSTEM, "azuredefender", "mdc")
+
+# Namespaces that the three providers manage themselves; "*" at the end is a prefix.
+PROVIDER_MANAGED = (
+    "kube-public",
+    "kube-node-lease",
+    "calico-system",
+    "tigera-operator",
+    "aks-istio-system",
+    "aks-istio-ingress",
+    "aks-istio-egress",
+    "app-routing-system",
+    "dataprotection-microsoft",
+    "amazon-cloudwatch",
+    "amazon-guardduty",
+    "gke-system",
+    "gke-managed-*",
+    "gmp-system",
+    "gmp-public",
+    "gke-gmp-system",
+    "config-management-system",
+    "config-management-monitoring",
+    "resource-group-system",
+    "asm-system",
+    "cnrm-system",
+)
+
+
+class Pattern(Protocol):
+    """A user's regular expression, compiled by RE2."""
+
+    pattern: str
+
+    def search(self, text: str) -> object | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """A list of allowed ports: `items` as written, `ranges` as understood."""
+
+    items: tuple[str | int, ...]
+    ranges: PortRanges
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Inclusive; max -1 is without bound."""
+
+    min: int
+    max: int
+
+
+class AllowedHostPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    path_prefix: str
+    read_only: bool = False
+
+
+class LabelExpression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class LabelSelector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[LabelExpression, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A maximum quantity: as written, and in nano-units as `quantity.parse` gives it."""
+
+    text: str
+    nanos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """`type` is the annotated type, `doc` its help; `default` is the uncompiled value, as a configuration writes it."""
+
+    name: str
+    type: Any
+    default: Any
+    doc: str
+
+
+def _common(excluded_namespaces: Sequence[str]) -> dict[str, Parameter]:
+    common = (
+        Parameter("excluded_namespaces", tuple[str, ...], tuple(excluded_namespaces), "namespaces left out"),
+        Parameter("namespaces", tuple[str, ...], (), "judge only these namespaces; empty: all"),
+        Parameter("label_selector", LabelSelector, {}, "judge only objects whose labels match"),
+        Parameter("excluded_images", tuple[str, ...], (), "images left out: exact, or a prefix ending in *"),
+        Parameter("excluded_containers", tuple[str, ...], (), "container names left out"),
+        Parameter("azure_rules", bool, False, "judge exactly as Azure Policy does, quirks included"),
+    )
+    return {p.name: p for p in common}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check: what the catalogue shows, and the function that judges one subject."""
+
+    id: str
+    severity: Severity
+    title: str
+    why: str
+    fix: str
+    controls: tuple[str, ...]
+    refs: tuple[Ref, ...]
+    scope: type
+    parameters: dict[str, Parameter]
+    run: Callable[..., Verdict]
+    passed: tuple[str, ...]  # names of the parameters that the function itself takes
+    required: tuple[str, ...] = ()  # at least one of these must be configured
+    needs: tuple[str, ...] = ()  # kinds looked up beside the subjects
+    needs_if: dict[str, tuple[str, ...]] = field(default_factory=dict)  # parameter -> kinds that it makes necessary
+    system_namespaces: tuple[str, ...] = ()  # what Microsoft leaves out; ours leaves out the providers' own too
+    linux_only: bool = False
+    ephemeral: bool = True
+    on: bool = True
+    category: str = "data_plane"
+
+    @property
+    def assessment_keys(self) -> tuple[str, ...]:
+        return tuple(r.id for r in self.refs if r.framework == "mdc")
+
+    @property
+    def scope_name(self) -> str:
+        return {"Resource": "object"}.get(self.scope.__name__, self.scope.__name__.lower())
+
+
+_REF = re.compile(r"([a-z0-9-]+?)(?:-(\d+(?:\.\d+)*))?:(.+)")
+
+
+def parse_ref(text: str) -> Ref:
+    """`cis-aks-1.8:4.2.1` -> framework cis-aks, version 1.8, id 4.2.1; the version is optional."""
+    match = _REF.fullmatch(text)
+    if not match:
+        raise ValueError(f"reference {text!r} is not framework[-version]:id")
+    return Ref(match[1], match[2], match[3])
+
+
+def check(
+    id: str,
+    severity: Severity,
+    *,
+    fix: str,
+    controls: tuple[str, ...],
+    refs: tuple[str, ...],
+    exclude: tuple[str, ...] = (),
+    excluded_namespaces: Sequence[str] = (),
+    required: tuple[str, ...] = (),
+    needs: tuple[str, ...] = (),
+    needs_if: dict[str, tuple[str, ...]] | None = None,
+    linux_only: bool = False,
+    ephemeral: bool = True,
+    on: bool = True,
+) -> Callable[[Callable[..., Verdict]], Check]:
+    """Declare a check.
+
+    The function's first parameter is its scope, keyword-only Annotated parameters with defaults are its own
+    parameters. `exclude` names what may be left out beside namespaces and labels: images, containers. Raises TypeError
+    on a declaration that the catalogue could not show.
+    """
+
+    def declare(function: Callable[..., Verdict]) -> Check:
+        title, _, why = inspect.cleandoc(function.__doc__ or "").partition("\n")
+        hints = get_type_hints(function, include_extras=True)
+        subject, *rest = inspect.signature(function).parameters.values()
+        scope = hints[subject.name]
+        if scope not in SCOPES:
+            raise TypeError(f"{id}: the first parameter must be one of {[s.__name__ for s in SCOPES]}")
+        own = {p.name: _parameter(id, p, hints[p.name]) for p in rest}
+        namespaces = (*excluded_namespaces, *PROVIDER_MANAGED) if excluded_namespaces else ()
+        common = _common(namespaces)
+        for name in ("images", "containers"):
+            if name not in exclude:
+                del common[f"excluded_{name}"]
+        if not linux_only and "azure_rules" not in own:
+            del common["azure_rules"]
+        return Check(
+            id,
+            severity,
+            title.strip(),
+            why.strip(),
+            fix,
+            controls,
+            tuple(parse_ref(r) for r in refs),
+            scope,
+            {**common, **own},
+            function,
+            tuple(own),
+            required,
+            needs,
+            needs_if or {},
+            tuple(excluded_namespaces),
+            linux_only,
+            ephemeral,
+            on,
+        )
+
+    return declare
+
+
+def _parameter(check_id: str, parameter: inspect.Parameter, hint: Any) -> Parameter:
+    keyword = parameter.kind is parameter.KEYWORD_ONLY and parameter.default is not parameter.empty
+    if not keyword or get_origin(hint) is not Annotated:
+        raise TypeError(f"{check_id}: {parameter.name} must be keyword-only, Annotated[type, 'help'], with a default")
+    kind, doc = get_args(hint)
+    return Parameter(parameter.name, kind, parameter.default, doc)

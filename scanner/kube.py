@@ -1,0 +1,557 @@
+"""Kubernetes objects, twice: as they stand on the wire, and as the checks see them.
+
+Wire structs hold only the fields that some check reads, each optional and nullable, because explicit null equals
+absent in Kubernetes. They are decoded strictly from JSON bytes: a value of the wrong type is an error, never a guess.
+Judged views hold effective values: defaults applied, pod and container settings merged, Windows decided. Views are
+frozen and hashable, so that equal pods are judged once.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from scanner.model import Gap, MissingEvidence
+
+Quantity = str | int | float | None
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Wire
+
+
+class Wire(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    """Base of all wire structs; unknown fields are skipped without becoming Python objects."""
+
+
+class OwnerReference(Wire, frozen=True):
+    api_version: str | None = None
+    kind: str | None = None
+    name: str | None = None
+    controller: bool | None = None
+
+
+class Meta(Wire, frozen=True):
+    name: str | None = None
+    generate_name: str | None = None
+    namespace: str | None = None
+    uid: str | None = None
+    labels: dict[str, Any] | None = None
+    annotations: dict[str, Any] | None = None
+    owner_references: tuple[OwnerReference, ...] | None = None
+
+
+class Header(Wire, frozen=True):
+    """What every object has; metadata stays raw, so that a broken one is an error of its own."""
+
+    api_version: str | None = None
+    kind: str | None = None
+    metadata: Raw | UnsetType = UNSET
+
+
+class MetaOnly(Wire, frozen=True):
+    metadata: Meta | None = None
+
+
+class Capabilities(Wire, frozen=True):
+    add: tuple[str, ...] | None = None
+    drop: tuple[str, ...] | None = None
+
+
+class AppArmorProfile(Wire, frozen=True):
+    type: str | None = None
+    localhost_profile: str | None = None
+
+
+class SecurityContext(Wire, frozen=True):
+    """Of a container, and the inheritable part of a pod's."""
+
+    privileged: bool | None = None
+    allow_privilege_escalation: bool | None = None
+    read_only_root_filesystem: bool | None = None
+    run_as_non_root: bool | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    capabilities: Capabilities | None = None
+    app_armor_profile: AppArmorProfile | None = None
+
+
+class PodSecurityContext(Wire, frozen=True):
+    run_as_non_root: bool | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    fs_group: int | None = None
+    supplemental_groups: tuple[int, ...] | None = None
+    app_armor_profile: AppArmorProfile | None = None
+
+
+class WirePort(Wire, frozen=True):
+    container_port: int | None = None
+    host_port: int | None = None
+
+
+class Resources(Wire, frozen=True):
+    limits: dict[str, Quantity] | None = None
+
+
+class VolumeMount(Wire, frozen=True):
+    name: str | None = None
+    mount_path: str | None = None
+    read_only: bool | None = None
+
+
+class WireContainer(Wire, frozen=True):
+    name: str | None = None
+    image: str | None = None
+    ports: tuple[WirePort, ...] | None = None
+    resources: Resources | None = None
+    volume_mounts: tuple[VolumeMount, ...] | None = None
+    security_context: SecurityContext | None = None
+
+
+class HostPathSource(Wire, frozen=True):
+    path: str | None = None
+
+
+class TokenSource(Wire, frozen=True):
+    audience: str | None = None
+
+
+class ProjectedItem(Wire, frozen=True):
+    service_account_token: TokenSource | None = None
+
+
+class ProjectedSource(Wire, frozen=True):
+    sources: tuple[ProjectedItem, ...] | None = None
+
+
+class SecretSource(Wire, frozen=True):
+    secret_name: str | None = None
+
+
+class WireVolume(Wire, frozen=True):
+    name: str | None = None
+    secret: SecretSource | None = None
+    host_path: HostPathSource | None = None
+    projected: ProjectedSource | None = None
+
+
+class PodOS(Wire, frozen=True):
+    name: str | None = None
+
+
+class WirePodSpec(Wire, frozen=True):
+    """Containers stay raw: each is decoded alone, so that one that cannot be understood costs only itself."""
+
+    containers: tuple[Raw, ...] | None = None
+    init_containers: tuple[Raw, ...] | None = None
+    ephemeral_containers: tuple[Raw, ...] | None = None
+    volumes: tuple[WireVolume, ...] | None = None
+    security_context: PodSecurityContext | None = None
+    resources: Resources | None = None
+    host_network: bool | None = None
+    host_pid: bool | None = msgspec.field(name="hostPID", default=None)
+    host_ipc: bool | None = msgspec.field(name="hostIPC", default=None)
+    host_users: bool | None = None
+    automount_service_account_token: bool | None = None
+    service_account_name: str | None = None
+    service_account: str | None = None
+    node_name: str | None = None
+    node_selector: dict[str, Any] | None = None
+    os: PodOS | None = None
+
+
+class PodMeta(Wire, frozen=True):
+    """Annotations stay raw: on most pods nothing reads them."""
+
+    name: str | None = None
+    generate_name: str | None = None
+    namespace: str | None = None
+    labels: dict[str, Any] | None = None
+    annotations: Raw | UnsetType = UNSET
+    owner_references: tuple[OwnerReference, ...] | None = None
+
+
+class PodStatus(Wire, frozen=True):
+    phase: str | None = None
+
+
+class WirePod(Wire, frozen=True):
+    metadata: PodMeta | None = None
+    spec: Raw | UnsetType = UNSET
+    status: PodStatus | None = None
+
+
+class WireTemplate(Wire, frozen=True):
+    metadata: Meta | None = None
+    spec: Raw | UnsetType = UNSET
+
+
+class WireControllerSpec(Wire, frozen=True):
+    template: WireTemplate | None = None
+
+
+class WireController(Wire, frozen=True):
+    spec: WireControllerSpec | None = None
+
+
+class WireJobTemplate(Wire, frozen=True):
+    spec: WireControllerSpec | None = None
+
+
+class WireCronJobSpec(Wire, frozen=True):
+    job_template: WireJobTemplate | None = None
+
+
+class WireCronJob(Wire, frozen=True):
+    spec: WireCronJobSpec | None = None
+
+
+class WirePodTemplate(Wire, frozen=True):
+    template: WireTemplate | None = None
+
+
+class WireServicePort(Wire, frozen=True):
+    port: int | None = None
+
+
+class WireServiceSpec(Wire, frozen=True):
+    type: str | None = None
+    ports: tuple[WireServicePort, ...] | None = None
+
+
+class WireService(Wire, frozen=True):
+    metadata: Meta | None = None
+    spec: WireServiceSpec | None = None
+
+
+class WireTLS(Wire, frozen=True):
+    hosts: tuple[str, ...] | None = None
+
+
+class WireRule(Wire, frozen=True):
+    host: str | None = None
+
+
+class WireIngressSpec(Wire, frozen=True):
+    ingress_class_name: str | None = None
+    tls: tuple[WireTLS, ...] | None = None
+    rules: tuple[WireRule, ...] | None = None
+
+
+class WireIngress(Wire, frozen=True):
+    metadata: Meta | None = None
+    spec: WireIngressSpec | None = None
+
+
+class WireIngressClassSpec(Wire, frozen=True):
+    controller: str | None = None
+
+
+class WireIngressClass(Wire, frozen=True):
+    metadata: Meta | None = None
+    spec: WireIngressClassSpec | None = None
+
+
+class RedirectToHttps(Wire, frozen=True):
+    enabled: bool | None = None
+
+
+class WireFrontendConfigSpec(Wire, frozen=True):
+    redirect_to_https: RedirectToHttps | None = None
+
+
+class WireFrontendConfig(Wire, frozen=True):
+    metadata: Meta | None = None
+    spec: WireFrontendConfigSpec | None = None
+
+
+class WireServiceAccount(Wire, frozen=True):
+    metadata: Meta | None = None
+    automount_service_account_token: bool | None = None
+
+
+class WireSecret(Wire, frozen=True):
+    """Type and name only: data of Secrets never becomes a Python object."""
+
+    metadata: Meta | None = None
+    type: str | None = None
+
+
+class LimitRangeItem(Wire, frozen=True):
+    type: str | None = None
+    default: dict[str, Quantity] | None = None
+
+
+class WireLimitRangeSpec(Wire, frozen=True):
+    limits: tuple[LimitRangeItem, ...] | None = None
+
+
+class WireLimitRange(Wire, frozen=True):
+    metadata: Meta | None = None
+    spec: WireLimitRangeSpec | None = None
+
+
+class Subject(Wire, frozen=True):
+    kind: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+
+
+class WireBinding(Wire, frozen=True):
+    metadata: Meta | None = None
+    subjects: tuple[Subject, ...] | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Judged views
+
+
+class View(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
+    """Base of all judged views."""
+
+
+class Source(View, frozen=True):
+    """Where in a file an object stands: the path as opened, 1-based line and document.
+
+    `scope` is the path that finding ids are built on; `base` is the object's place inside its document, for Lists.
+    """
+
+    path: str
+    line: int = 1
+    document: int = 1
+    scope: str = ""
+    base: str = ""
+
+
+class Resource(View, frozen=True):
+    """Identity and metadata of one judged object; for a pod with a controller, of its root controller."""
+
+    group: str
+    kind: str
+    namespace: str
+    name: str
+    labels: dict[str, str] = {}
+    managed_by: str | None = None
+    namespace_set: bool = True  # False: a manifest without a namespace, so `default` was applied
+    workload: bool = False  # carries a pod spec, or is the root of objects that do
+    type: str = ""  # of a Secret
+    service_account: str = ""  # that a token Secret belongs to
+    source: Source | None = None
+
+
+class PodContext(View, frozen=True):
+    """What all containers of a pod share."""
+
+    path: str  # of the pod spec inside its object: "spec", "spec.template.spec" …
+    in_cluster: bool = False  # read from an API server, not from files
+    live: bool = False  # a running pod, seen after defaulting and admission; not a template
+    windows: bool = False  # by spec.os.name, a node selector, or the node it runs on
+    windows_selector: bool = False  # by node selector kubernetes.io/os alone: the only sign Azure Policy reads
+    host_users: bool | None = None
+    fs_group: int | None = None
+    supplemental_groups: tuple[int, ...] = ()
+    cpu_limit: Quantity = None  # pod-level resources
+    memory_limit: Quantity = None
+    default_cpu_limit: Quantity = None  # what a LimitRange of the namespace would set
+    default_memory_limit: Quantity = None
+    limit_range_gap: Gap | None = None
+    app_armor: str | None = None
+
+
+class Port(View, frozen=True):
+    path: str
+    container_port: int | None = None
+    host_port: int | None = None  # an explicit 0 equals none in Kubernetes, but not in Azure Policy
+
+
+class Container(View, frozen=True):
+    """One container with its effective security context.
+
+    `kind` is init, regular or ephemeral; `path` is its place inside the object; `inherited` names the settings that
+    came from the pod.
+    """
+
+    name: str
+    kind: str
+    path: str
+    pod: PodContext
+    image: str = ""
+    privileged: bool = False
+    allow_privilege_escalation: bool | None = None
+    read_only_root_filesystem: bool = False
+    run_as_non_root: bool | None = None
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    capabilities_added: tuple[str, ...] = ()
+    capabilities_dropped: tuple[str, ...] = ()
+    app_armor: str | None = None  # from the container's field, in annotation spelling
+    app_armor_annotation: str | None = None
+    cpu_limit: Quantity = None
+    memory_limit: Quantity = None
+    ports: tuple[Port, ...] = ()
+    inherited: tuple[str, ...] = ()
+
+    def where(self, field: str) -> str:
+        """The path that the effective value came from (container or pod), or would be set at."""
+        owner = self.pod.path if field.rpartition(".")[2] in self.inherited else self.path
+        return f"{owner}.{field}"
+
+
+class Mount(View, frozen=True):
+    """A hostPath volume inside one container."""
+
+    container: str  # path of the container
+    kind: str
+    path: str
+    read_only: bool
+
+
+class HostPath(View, frozen=True):
+    """A hostPath volume of a pod, with every mount of it."""
+
+    volume: str
+    host_path: str
+    path: str
+    mounts: tuple[Mount, ...] = ()
+
+
+class Workload(View, frozen=True):
+    """One pod shape: of running pods, or of a template."""
+
+    pod: PodContext
+    containers: tuple[Container, ...]
+    labels: tuple[tuple[str, str], ...] = ()
+    host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    automount: bool | None = None
+    service_account: str = "default"
+    service_account_automount: bool | None = None
+    service_account_seen: bool = False
+    service_account_gap: Gap | None = None
+    service_account_bound: bool = False  # some RoleBinding or ClusterRoleBinding names it
+    token_mount: str = ""  # path at which a container mounts the API token, as written
+    manual_token: str = ""  # path of a token volume written by hand: projected without audience, or a token Secret
+    host_paths: tuple[HostPath, ...] = ()
+    invalid_containers: bool = False  # some container could not be understood: nothing may pass for the whole pod
+
+    def where(self, field: str) -> str:
+        return f"{self.pod.path}.{field}"
+
+    def automount_of_service_account(self) -> bool | None:
+        """The ServiceAccount's own setting, None when unset; raises MissingEvidence where reading it was refused."""
+        if self.service_account_gap:
+            raise MissingEvidence(self.service_account_gap)
+        return self.service_account_automount
+
+
+class Service(View, frozen=True):
+    resource: Resource
+    type: str = "ClusterIP"
+    ports: tuple[int, ...] = ()
+
+
+class Ingress(View, frozen=True):
+    """An Ingress with its controller resolved.
+
+    `controller` is the family: nginx, appgw, gce, alb, other. `frontend_redirect` says that the GKE FrontendConfig
+    redirects to HTTPS; `group_redirect` that a member of the ALB IngressGroup does; `master_tls` that the master of
+    an NGINX Inc. mergeable Ingress ends TLS.
+    """
+
+    resource: Resource
+    class_name: str | None = None
+    class_annotation: str | None = None
+    controller: str = "other"
+    annotations: dict[str, str] = {}
+    tls: tuple[tuple[str, ...], ...] = ()
+    hosts: tuple[str, ...] = ()  # one entry a rule, "" for a rule without host
+    group_redirect: bool = False
+    frontend_redirect: bool = False
+    master_tls: bool = False
+    class_gap: Gap | None = None
+    frontend_gap: Gap | None = None
+
+    def family(self) -> str:
+        """The controller family; raises MissingEvidence where the classes could not be read and the name is no help."""
+        if self.class_gap and self.controller == "other":
+            raise MissingEvidence(self.class_gap)
+        return self.controller
+
+    def redirects_by_frontend(self) -> bool:
+        """Whether the named GKE FrontendConfig redirects; raises MissingEvidence where those could not be read."""
+        if self.frontend_gap:
+            raise MissingEvidence(self.frontend_gap)
+        return self.frontend_redirect
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Kinds
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One kind that some check reads: its canonical group, API path and list name."""
+
+    name: str
+    plural: str
+    group: str
+    version: str
+    namespaced: bool = True
+    optional: bool = False  # a custom resource: 404 means that no such kind exists here
+
+    @property
+    def api(self) -> str:
+        return f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+
+
+KINDS = {
+    k.plural: k
+    for k in (
+        Kind("Pod", "pods", "", "v1"),
+        Kind("PodTemplate", "podtemplates", "", "v1"),
+        Kind("ReplicationController", "replicationcontrollers", "", "v1"),
+        Kind("Deployment", "deployments", "apps", "v1"),
+        Kind("ReplicaSet", "replicasets", "apps", "v1"),
+        Kind("StatefulSet", "statefulsets", "apps", "v1"),
+        Kind("DaemonSet", "daemonsets", "apps", "v1"),
+        Kind("Job", "jobs", "batch", "v1"),
+        Kind("CronJob", "cronjobs", "batch", "v1"),
+        Kind("Service", "services", "", "v1"),
+        Kind("Ingress", "ingresses", "networking.k8s.io", "v1"),
+        Kind("ServiceAccount", "serviceaccounts", "", "v1"),
+        Kind("ConfigMap", "configmaps", "", "v1"),
+        Kind("Secret", "secrets", "", "v1"),
+        Kind("Namespace", "namespaces", "", "v1", namespaced=False),
+        Kind("Node", "nodes", "", "v1", namespaced=False),
+        Kind("LimitRange", "limitranges", "", "v1"),
+        Kind("IngressClass", "ingressclasses", "networking.k8s.io", "v1", namespaced=False),
+        Kind("FrontendConfig", "frontendconfigs", "networking.gke.io", "v1beta1", optional=True),
+        Kind("RoleBinding", "rolebindings", "rbac.authorization.k8s.io", "v1"),
+        Kind("ClusterRoleBinding", "clusterrolebindings", "rbac.authorization.k8s.io", "v1", namespaced=False),
+    )
+}
+BY_NAME = {k.name: k for k in KINDS.values()}
+
+# The kinds that carry a pod spec, which is the list that the Pod Security Standards evaluate.
+WORKLOADS = (
+    "pods",
+    "podtemplates",
+    "replicationcontrollers",
+    "deployments",
+    "replicasets",
+    "statefulsets",
+    "daemonsets",
+    "jobs",
+    "cronjobs",
+)
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: object, limit: int = 200) -> str:
+    """Text from outside, fit for a message: no control or direction characters, bounded length."""
+    clean = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
