@@ -243,7 +243,7 @@ def _container(
         image=wire.image or "",
         privileged=own.privileged is True,
         allow_privilege_escalation=own.allow_privilege_escalation,
-        read_only_root_filesystem=own.read_only_root_filesystem is True,
+        read_only_root_filesystem=own.read_only_root_filesystem,
         run_as_non_root=effective["run_as_non_root"],
         run_as_user=effective["run_as_user"],
         run_as_group=effective["run_as_group"],
@@ -391,21 +391,33 @@ def service(wire: kube.WireService, resource: kube.Resource) -> kube.Service:
     return kube.Service(resource=resource, type=spec.type or "ClusterIP", ports=tuple(ports))
 
 
-_READ_ANNOTATIONS = (
-    "kubernetes.io/ingress.",
-    "nginx.ingress.kubernetes.io/",
-    "nginx.org/",
-    "appgw.ingress.kubernetes.io/",
-    "alb.ingress.kubernetes.io/",
-    "ingress.gcp.kubernetes.io/",
-    "networking.gke.io/",
-)
 CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
 MINION = "nginx.org/mergeable-ingress-type"
 GROUP = "alb.ingress.kubernetes.io/group.name"
 SSL_REDIRECT = "alb.ingress.kubernetes.io/ssl-redirect"
 FRONTEND_CONFIG = "networking.gke.io/v1beta1.FrontendConfig"
+
+# What checks read of an Ingress's annotations; the others may hold configuration that is nobody's business.
+_READ_ANNOTATIONS = frozenset(
+    {
+        CLASS_ANNOTATION,
+        MINION,
+        GROUP,
+        SSL_REDIRECT,
+        FRONTEND_CONFIG,
+        "kubernetes.io/ingress.allow-http",
+        "nginx.ingress.kubernetes.io/force-ssl-redirect",
+        "nginx.ingress.kubernetes.io/ssl-redirect",
+        "nginx.ingress.kubernetes.io/ssl-passthrough",
+        "nginx.ingress.kubernetes.io/auth-tls-secret",
+        "appgw.ingress.kubernetes.io/appgw-ssl-certificate",
+        "alb.ingress.kubernetes.io/listen-ports",
+        "alb.ingress.kubernetes.io/certificate-arn",
+        "ingress.gcp.kubernetes.io/pre-shared-cert",
+        "networking.gke.io/managed-certificates",
+    }
+)
 
 _CONTROLLERS = {
     "k8s.io/ingress-nginx": "nginx",
@@ -465,7 +477,7 @@ def ingresses(
 
 def _notes(meta: kube.Meta | None) -> dict[str, str]:
     notes = texts(meta.annotations if meta else None)
-    return {k: v for k, v in notes.items() if k.startswith(_READ_ANNOTATIONS)}
+    return {k: v for k, v in notes.items() if k in _READ_ANNOTATIONS}
 
 
 def _ingress(

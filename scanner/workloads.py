@@ -60,12 +60,16 @@ class Invalid(msgspec.Struct, frozen=True):
 
 
 class Counts(msgspec.Struct):
-    """Objects read, judged, of kinds that no check reads, and not understood."""
+    """Objects read, judged, skipped (of kinds that no check reads, or out of scope) and not understood."""
 
     read: int = 0
     judged: int = 0
     skipped: int = 0
     invalid: int = 0
+    files_read: int = 0
+    files_failed: int = 0
+    lists_asked: int = 0  # list calls and documents: what --min-coverage is a share of
+    lists_read: int = 0
 
 
 class Inventory(msgspec.Struct):
@@ -80,6 +84,10 @@ class Inventory(msgspec.Struct):
     gaps: list[Gap] = []
     namespace_labels: dict[str, dict[str, str]] = {}
     counts: Counts = msgspec.field(default_factory=Counts)
+
+    @property
+    def complete(self) -> bool:
+        return not (self.gaps or self.invalid or self.counts.files_failed)
 
     def gaps_of(self, plurals: tuple[str, ...]) -> list[Gap]:
         return [g for g in self.gaps if g.what in plurals]

@@ -203,8 +203,8 @@ def read_only_root_fs(
     if c.kind == "ephemeral" and not include_ephemeral:
         return not_applicable("ephemeral_container")
     at = c.where("securityContext.readOnlyRootFilesystem")
-    value = c.read_only_root_filesystem or None
-    return require(c.read_only_root_filesystem, "can write to its root file system", at, value, default=False)
+    value = c.read_only_root_filesystem
+    return require(value is True, "can write to its root file system", at, value, default=False)
 
 
 @check(
