@@ -234,3 +234,9 @@ def _parameter(check_id: str, parameter: inspect.Parameter, hint: Any) -> Parame
         raise TypeError(f"{check_id}: {parameter.name} must be keyword-only, Annotated[type, 'help'], with a default")
     kind, doc = get_args(hint)
     return Parameter(parameter.name, kind, parameter.default, doc)
+
+
+def type_name(kind: object) -> str:
+    """A parameter's type in a word or two."""
+    name = str(kind) if get_args(kind) else getattr(kind, "__name__", str(kind))
+    return name.replace("scanner.check.", "").replace("typing.", "").replace(" | None", "")

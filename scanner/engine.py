@@ -280,7 +280,8 @@ class _Run:
         missing = self.unconfigured.get(plan.check.id)
         if missing and not self.settings.profile.unconfigured_per_object:
             seen = ", ".join(f"{printable(value, 80)} ({n})" for value, n in missing.seen.most_common(5))
-            message = f"{_unset(plan.check)}, so {missing.subjects} could not be judged; seen: {seen}"
+            option = f"--param {plan.check.id}.{plan.check.required[-1]}="
+            message = f"{_unset(plan.check)}: {missing.subjects} not judged; seen {seen}; set it with {option}…"
             verdict = Verdict(Status.FAIL, UNCONFIGURED, message)
             finding = self._finding(
                 plan.check, verdict, plan.severity, row, "", parameters=plan.parameters, occurrences=missing.subjects

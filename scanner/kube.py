@@ -316,7 +316,8 @@ class View(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
 class Source(View, frozen=True):
     """Where in a file an object stands: the path as opened, 1-based line and document.
 
-    `scope` is the path that finding ids are built on; `base` is the object's place inside its document, for Lists.
+    `scope` is the path that finding ids are built on; `base` is the object's place inside its document, for Lists;
+    `item` its number in a JSON dump.
     """
 
     path: str
@@ -324,6 +325,7 @@ class Source(View, frozen=True):
     document: int = 1
     scope: str = ""
     base: str = ""
+    item: int = 0
 
 
 class Resource(View, frozen=True):

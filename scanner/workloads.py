@@ -142,6 +142,11 @@ class Fold:
         self.lookups.gaps[gap.what, gap.namespace] = gap
 
     def skip(self) -> None:
+        """A document that is no Kubernetes object."""
+        self.counts.skipped += 1
+
+    def skip_kind(self) -> None:
+        """An object of a kind that no check reads."""
         self.counts.read += 1
         self.counts.skipped += 1
 
@@ -158,6 +163,11 @@ class Fold:
         except NotUnderstood as error:
             self.invalid(kind, data, str(error), source)
 
+    def add_broken(self, kind: Kind, data: bytes | Raw, message: str, source: Source | None) -> None:
+        """An object that is known to be broken: reported under its name, if that can be read."""
+        self.counts.read += 1
+        self.invalid(kind, data, message, source)
+
     def invalid(self, kind: Kind, data: bytes | Raw, message: str, source: Source | None) -> None:
         try:
             meta = decode(data, kube.MetaOnly).metadata or kube.Meta()
@@ -165,9 +175,9 @@ class Fold:
             meta = kube.Meta()
         resource = self._resource(kind, meta, source)
         if self.keep(resource.namespace):
-            self._invalid(resource, message)
+            self.not_understood(resource, message)
 
-    def _invalid(self, resource: Resource, message: str, container: str | None = None) -> None:
+    def not_understood(self, resource: Resource, message: str, container: str | None = None) -> None:
         self.counts.invalid += 1
         self._out.invalid.append(Invalid(resource, message, container))
 
@@ -196,7 +206,7 @@ class Fold:
                 shape = self._pod_shape(place, key, root, source)
             except NotUnderstood as error:
                 root.invalid = True
-                self._invalid(self._root_resource(key, root), f"pod {printable(name)}: {error}")
+                self.not_understood(self._root_resource(key, root), f"pod {printable(name)}: {error}")
                 return
             root.by_spec[spec_key] = shape
         if not root.named and not root.labels:
@@ -206,7 +216,7 @@ class Fold:
     def _pod_shape(self, place: PodSource, key: RootKey, root: _Pending, source: Source | None) -> Shape:
         view, broken = normalize.workload(place, self.lookups)
         for container in broken:
-            self._invalid(self._root_resource(key, root), container.message, container.name or UNREADABLE)
+            self.not_understood(self._root_resource(key, root), container.message, container.name or UNREADABLE)
         return root.shapes.setdefault(view, Shape(view, source=source))
 
     # -- controllers --------------------------------------------------------------------------------------------------
@@ -243,6 +253,15 @@ class Fold:
                 else None
             )
         return key
+
+    def skip_owned(self, kind: Kind, meta: kube.Meta) -> None:
+        """Take note of an object of which only metadata was read."""
+        self.add_owner(kind, meta)
+        self.counts.skipped += 1
+
+    def namespaces(self) -> list[str]:
+        """The names of the Namespaces read so far."""
+        return list(self._out.namespace_labels)
 
     def without_pods(self, kind: str) -> list[tuple[str, str]]:
         """Namespace and name of the known, uncontrolled objects of a kind that no pod was attributed to."""
@@ -312,10 +331,10 @@ class Fold:
                 view, broken = normalize.workload(place, self.lookups)
             except NotUnderstood as error:
                 root.invalid = True
-                self._invalid(resource, str(error))
+                self.not_understood(resource, str(error))
                 continue
             for container in broken:
-                self._invalid(resource, container.message, container.name or UNREADABLE)
+                self.not_understood(resource, container.message, container.name or UNREADABLE)
             root.shapes.setdefault(view, Shape(view, source=source))
 
     def _rehome(self, key: RootKey) -> None:

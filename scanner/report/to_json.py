@@ -1,4 +1,4 @@
-"""The JSON report, version 1; its JSON Schema stands beside it in report-1.schema.json."""
+"""The JSON report, version 1; its JSON Schema is schemas/report-1.schema.json."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from scanner.engine import SCHEMA_VERSION
 from scanner.model import Cluster, Finding, Gap
 from scanner.report import Destination, Ending
 
-SCHEMA_FILE = "report-1.schema.json"
-
 
 def sort_key(finding: Finding) -> tuple[object, ...]:
     """Severity, check, cluster, resource, id: the same order in every run."""
@@ -22,8 +20,6 @@ def sort_key(finding: Finding) -> tuple[object, ...]:
 
 
 class JsonOutput:
-    """Findings are encoded as they come and kept as bytes: smaller than objects, and written without another pass."""
-
     def __init__(self, path: str | None) -> None:
         self.destination = Destination(path)
         self._encoder = msgspec.json.Encoder()

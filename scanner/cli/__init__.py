@@ -1,0 +1,77 @@
+"""The command line. One module per group; options.py declares the shared options, targets.py wires the providers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from types import TracebackType
+from typing import NoReturn
+
+import typer
+
+from scanner import __version__
+from scanner.bundle import BundleError
+from scanner.cli import bundles, catalogue, demo, scan
+from scanner.config import ConfigError
+from scanner.report import OutputError
+
+INTERNAL_ERROR = 70
+
+app = typer.Typer(
+    name="kubeposture",
+    help="Judge the security posture of Kubernetes clusters and manifests, truthfully: what could not be read is "
+    "unknown, never clean.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None if os.environ.get("TERM") == "dumb" else "rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(scan.app, name="scan")
+app.add_typer(bundles.collect, name="collect")
+app.command("evaluate")(bundles.evaluate)
+app.add_typer(catalogue.app, name="checks")
+app.command()(demo.demo)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"kubeposture {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
+) -> None:
+    """Exit codes: 0 done, 1 gate failed, 2 usage, 3 incomplete, 4 nothing read, 70 internal error."""
+
+
+def run() -> None:
+    """Run the command; every error is one sentence on standard error and an exit code of its own."""
+    sys.excepthook = _internal_error
+    try:
+        app()
+    except (ConfigError, BundleError, OutputError) as error:
+        _say(str(error))
+        sys.exit(2)
+    except BrokenPipeError:
+        # The reader of a pipe has seen enough (`| head`): that is not an error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except KeyboardInterrupt:
+        _say("interrupted: no report was written")
+        sys.exit(130)
+
+
+def _internal_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:
+    """A bug: say so in one sentence, with the traceback only where it was asked for, as it may show what was read."""
+    if {"-v", "--verbose"} & set(sys.argv):
+        traceback.print_exception(kind, error, trace)
+    _say(f"internal error: {kind.__name__}; run again with -v and report it")
+    sys.stderr.flush()
+    os._exit(INTERNAL_ERROR)  # an exception hook cannot set the exit code otherwise
+
+
+def _say(message: str) -> None:
+    print(f"kubeposture: {message}", file=sys.stderr)  # noqa: T201

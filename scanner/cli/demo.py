@@ -1,0 +1,15 @@
+"""kubeposture demo: the whole job on a sample estate that comes with the package."""
+
+from __future__ import annotations
+
+from scanner.cli.judge import Scan, settings_from
+from scanner.cli.options import Judging, Logging, Reporting, takes_options
+from scanner.cli.scan import judge_tasks
+from scanner.cli.targets import demo_task
+
+
+@takes_options
+def demo(judging: Judging, reporting: Reporting, logging: Logging) -> None:
+    """Judge the sample estate: good and bad workloads of every kind. Reads no cluster and no network."""
+    scan = Scan(*settings_from(judging), reporting)
+    judge_tasks([demo_task(scan.settings.kinds())], scan, logging)

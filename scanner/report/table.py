@@ -1,0 +1,246 @@
+"""The report for people, at most 100 columns wide: coverage first, then what fails, grouped by check."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from scanner.kube import printable
+from scanner.model import Cluster, Finding, Gap, PlaneState, Severity, Status
+from scanner.report import Destination, Ending
+from scanner.workloads import Counts
+
+WIDTH = 100
+EXAMPLES = 4  # objects shown for each check
+INDENT = 9
+COLOURS = {
+    Severity.CRITICAL: "bold white on red",
+    Severity.HIGH: "bold red",
+    Severity.MEDIUM: "yellow",
+    Severity.LOW: "cyan",
+    Severity.INFO: "dim",
+}
+_STATUS_ORDER = (Status.FAIL, Status.ERROR, Status.UNKNOWN)
+
+
+@dataclass(slots=True)
+class _Group:
+    """All findings of one check with one status: only as many objects as are shown are kept."""
+
+    title: str
+    severity: Severity
+    fix: str
+    count: int = 0
+    exempted: int = 0
+    occurrences: int = 0
+    examples: list[tuple[str, str, str]] = field(default_factory=list)  # place, message, line of a file
+
+    def add(self, finding: Finding) -> None:
+        if finding.exemption:
+            self.exempted += 1
+            return
+        self.count += 1
+        self.occurrences += finding.occurrences
+        if len(self.examples) < EXAMPLES:
+            self.examples.append((_place(finding), printable(finding.message, 400), _source(finding)))
+
+
+class TableOutput:
+    def __init__(self, path: str | None, *, color: bool = True) -> None:
+        self.destination = Destination(path)
+        self._groups: dict[tuple[Status, str], _Group] = {}
+        terminal = path is None and sys.stdout.isatty() and color and "NO_COLOR" not in os.environ
+        self._buffer = io.StringIO()
+        width = min(WIDTH, Console().width) if path is None and sys.stdout.isatty() else WIDTH
+        self._console = Console(
+            file=self._buffer, width=width, force_terminal=terminal, no_color=not terminal, highlight=False, emoji=False
+        )
+
+    def add(self, finding: Finding) -> None:
+        key = (finding.status, finding.check)
+        group = self._groups.get(key)
+        if group is None:
+            group = self._groups[key] = _Group(finding.title, finding.severity, finding.remediation)
+        group.add(finding)
+
+    def finish(self, ending: Ending) -> None:
+        out = self._console
+        self._coverage(ending)
+        for status in _order(self._groups):
+            groups = sorted(
+                ((id, g) for (s, id), g in self._groups.items() if s is status),
+                key=lambda item: (item[1].severity.rank, -item[1].count, item[0]),
+            )
+            out.print()
+            out.print(Text(_HEADINGS[status], style="bold"))
+            for id, group in groups:
+                self._group(id, group, status)
+        self._totals(ending)
+        self.destination.write(self._buffer.getvalue().encode(_encoding(self.destination), "replace"))
+        self.destination.close()
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def _coverage(self, ending: Ending) -> None:
+        out = self._console
+        for cluster in ending.clusters:
+            gaps = [gap for owner, gap in ending.gaps if owner is cluster]
+            out.print(_cluster_line(cluster, ending.cluster_counts.get(cluster.name)))
+            for line in _gap_lines(gaps):
+                out.print(Padding(Text(line, style="magenta"), (0, 0, 0, 2)))
+        counts = ending.counts
+        if counts.files_read or counts.files_failed:
+            failed = f", {counts.files_failed} with errors" if counts.files_failed else ""
+            skipped = f", {counts.skipped} skipped" if counts.skipped else ""
+            out.print(
+                Text.assemble(
+                    ("Files", "bold"),
+                    f"  {_n(counts.files_read, 'file')} read{failed}; {_n(counts.read, 'object')}{skipped}",
+                )
+            )
+
+    def _group(self, id: str, group: _Group, status: Status) -> None:
+        if not group.count:
+            return
+        out = self._console
+        head = Table.grid(padding=(0, 1))
+        head.add_column(width=8, no_wrap=True)
+        head.add_column(ratio=1)
+        head.add_column(justify="right", no_wrap=True)
+        exempted = f" (+{group.exempted} exempted)" if group.exempted else ""
+        head.expand = True
+        head.add_row(
+            Text(group.severity.value.upper(), style=COLOURS[group.severity]),
+            Text.assemble((printable(group.title), "bold"), "\n", (id, "dim")),
+            Text(f"{group.count}{exempted}"),
+        )
+        out.print()
+        out.print(head)
+        for place, message, source in group.examples:
+            line = Text.assemble(place, "  ", (message, "dim"), (f"  {source}" if source else "", "dim cyan"))
+            out.print(Padding(line, (0, 0, 0, INDENT)))
+        if group.count > len(group.examples):
+            out.print(Padding(Text(f"… {group.count - len(group.examples)} more", style="dim"), (0, 0, 0, INDENT)))
+        if status is Status.FAIL:
+            out.print(Padding(Text.assemble(("fix  ", "green"), group.fix), (0, 0, 0, INDENT)))
+
+    def _totals(self, ending: Ending) -> None:
+        out, summary = self._console, ending.summary
+        by_status, by_severity = summary["by_status"], summary["by_severity"]
+        out.print()
+        out.rule(style="dim")
+        line = Text.assemble((f"{by_status['fail']} fail", "bold red" if by_status["fail"] else ""), "  ")
+        for severity in Severity:
+            if by_severity[severity.value]:
+                line.append(f"{by_severity[severity.value]} {severity.value}  ", style=COLOURS[severity])
+        line.append(f"· {by_status['unknown']} unknown · {by_status['error']} error · {by_status['pass']} pass")
+        if summary["exempted"]:
+            line.append(f" · {summary['exempted']} exempted")
+        out.print(line)
+        out.print(Text(_score(summary["score"])))
+        for warning in ending.scan.warnings:
+            out.print(Text(f"note: {printable(warning, 300)}", style="yellow"))
+        for sentence in _next_steps(self._groups, ending):
+            out.print(Text(sentence, style="cyan"))
+
+
+_HEADINGS = {
+    Status.FAIL: "Fails",
+    Status.ERROR: "Could not be understood",
+    Status.UNKNOWN: "Unknown: not read, so not clean",
+    Status.PASS: "Passes",
+    Status.NOT_APPLICABLE: "Not applicable",
+}
+
+
+def _order(groups: Iterable[tuple[Status, str]]) -> list[Status]:
+    present = {status for status, _ in groups}
+    order = (*_STATUS_ORDER, Status.PASS, Status.NOT_APPLICABLE)
+    return [s for s in order if s in present]
+
+
+def _place(finding: Finding) -> str:
+    r = finding.resource
+    if r.name == "*":
+        inside = f" in {r.namespace}" if r.namespace and r.namespace != "*" else ""
+        text = f"{r.kind}{inside}"
+    elif r.kind in ("Cluster", "Files"):
+        text = "configure"
+    else:
+        container = f" ({r.container})" if r.container else ""
+        text = f"{r.namespace + '/' if r.namespace else ''}{r.kind}/{r.name}{container}"
+    if finding.cluster:
+        text = f"{finding.cluster.name}: {text}" if r.kind != "Cluster" else f"{finding.cluster.name}"
+    return printable(text, 160)
+
+
+def _source(finding: Finding) -> str:
+    source = finding.resource.source
+    return printable(f"{source.path}:{source.line}", 160) if source else ""
+
+
+def _cluster_line(cluster: Cluster, counts: Counts | None) -> Text:
+    read = f"{counts.judged} judged of {_n(counts.read, 'object')}" if counts else ""
+    colour = {PlaneState.COMPLETE: "green", PlaneState.PARTIAL: "magenta"}.get(cluster.data_plane, "bold magenta")
+    version = f" {printable(cluster.version, 30)}" if cluster.version else ""
+    state = {"complete": "read completely", "partial": "read in part", "not_read": "NOT READ"}
+    return Text.assemble(
+        ("Cluster ", "bold"),
+        (printable(cluster.name, 60), "bold"),
+        f"{version}  ",
+        (state.get(cluster.data_plane.value, cluster.data_plane.value), colour),
+        f"; {read}" if read and cluster.data_plane is not PlaneState.NOT_READ else "",
+    )
+
+
+def _gap_lines(gaps: list[Gap]) -> list[str]:
+    """Gaps with one cause are one line."""
+    merged: dict[tuple[str, str, str], list[Gap]] = {}
+    for gap in gaps:
+        merged.setdefault(
+            (gap.reason.value, gap.namespace, gap.detail if gap.reason != "forbidden" else ""), []
+        ).append(gap)
+    lines = []
+    for (reason, namespace, _), same in list(merged.items())[:8]:
+        where = "" if namespace == "*" else f" in {namespace}"
+        what = ", ".join(g.what for g in same[:5]) + (f" and {len(same) - 5} more" if len(same) > 5 else "")
+        lines.append(printable(f"not read: {what}{where}: {reason}: {same[0].detail}", 300))
+    if len(merged) > 8:
+        lines.append(f"… and {len(merged) - 8} more gaps: see the JSON report")
+    return lines
+
+
+def _score(score: dict[str, float | None]) -> str:
+    if score["value"] is None:
+        return "score: none, nothing was judged"
+    spread = (
+        "" if score["low"] == score["high"] else f" (between {score['low']} and {score['high']} with what is unknown)"
+    )
+    return f"score {score['value']} of 100{spread}"
+
+
+def _next_steps(groups: dict[tuple[Status, str], _Group], ending: Ending) -> list[str]:
+    steps = []
+    failing = [(g.severity.rank, -g.count, id) for (s, id), g in groups.items() if s is Status.FAIL and g.count]
+    if failing:
+        steps.append(f"next: kubeposture checks show {min(failing)[2]}")
+        steps.append("      add -o json=report.json for every finding with its evidence")
+    if not ending.scan.complete:
+        steps.append("this scan is incomplete: see what was not read above; exit code 3 says so too")
+    return steps
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _encoding(destination: Destination) -> str:
+    return "utf-8" if destination.path else (sys.stdout.encoding or "utf-8")

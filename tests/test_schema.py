@@ -1,0 +1,30 @@
+"""The published schemas: in step with the types, and obeyed by every report."""
+
+import os
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from scanner.cli.judge import catalogue
+from scanner.report import schema
+
+
+@pytest.mark.parametrize("name", [schema.REPORT, schema.CONFIG])
+def test_published_file_is_what_the_types_say(name):
+    wanted = schema.files(catalogue())[name]
+    path = schema.FOLDER / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(wanted)
+    assert path.read_bytes() == wanted, "run UPDATE_GOLDEN=1 pytest and review the diff"
+
+
+@pytest.mark.parametrize("name", [schema.REPORT, schema.CONFIG])
+def test_published_file_is_a_schema(name):
+    jsonschema_rs.meta.validate(msgspec.json.decode((schema.FOLDER / name).read_bytes()))
+
+
+def test_unknown_field_makes_a_report_invalid():
+    validator = jsonschema_rs.validator_for(schema.report_schema())
+    assert not validator.is_valid({"schema_version": "1.0", "surprise": 1})
