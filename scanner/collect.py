@@ -80,7 +80,7 @@ def _attempt(task: Task, progress: Callable[[Task, str, int], None]) -> list[Rea
     try:
         return list(task.read(lambda what, n: progress(task, what, n)))
     except Exception as error:  # one target's crash may not take the others' results with it
-        log.exception("reading %s crashed", task.name)
+        log.error("reading %s crashed: %s", task.name, type(error).__name__, exc_info=log.isEnabledFor(logging.INFO))
         return [_crashed(task, error)]
 
 

@@ -90,7 +90,7 @@ class _Outcome:
         """With the evidence of every verdict that is as bad, each piece once."""
         if len(self.verdicts) == 1:
             return self.verdicts[0][0]
-        first = min((v for v, _ in self.verdicts), key=lambda v: (_RANK[v.status], v.message))
+        first = min((v for v, _ in self.verdicts), key=_badness)
         evidence = dict.fromkeys(e for v, _ in self.verdicts if v.status is first.status for e in v.evidence)
         return msgspec.structs.replace(first, evidence=tuple(evidence))
 
@@ -132,7 +132,7 @@ class _Run:
         objects = [p for p in self.plans if p.check.scope is Resource]
         for root in self.inventory.roots:
             yield from self._root(root, containers, workloads)
-            yield from self._subjects(objects, root.resource, root.resource)
+            yield from self._subjects(objects, root.resource, root.resource, root)
         for service in self.inventory.services:
             yield from self._subjects(services, service, service.resource)
             yield from self._subjects(objects, service.resource, service.resource)
@@ -186,11 +186,13 @@ class _Run:
             view = msgspec.structs.replace(view, containers=kept)
         return self._run(plan, view)
 
-    def _subjects(self, plans: Iterable[Plan], subject: Any, resource: Resource) -> Iterator[Finding]:
+    def _subjects(
+        self, plans: Iterable[Plan], subject: Any, resource: Resource, root: Root | None = None
+    ) -> Iterator[Finding]:
         for plan in plans:
             inside = self._in_scope(plan, resource.namespace, resource.labels)
             verdict = self._run(plan, subject) if inside else _EXCLUDED
-            yield from self._report(plan, resource, "", _Outcome([(verdict, None)]))
+            yield from self._report(plan, resource, "", _Outcome([(verdict, None)]), root)
 
     def _run(self, plan: Plan, subject: Any) -> Verdict:
         try:
@@ -287,7 +289,7 @@ class _Run:
                 plan.check, verdict, plan.severity, row, "", parameters=plan.parameters, occurrences=missing.subjects
             )
             yield self._counted(finding, {})
-        elif not self.judged[plan.check.id]:
+        elif not self.judged[plan.check.id] and not self.inventory.invalid:  # one of those might be a subject
             self.tally.add(self.context.name, plan.check.id, plan.severity, Status.NOT_APPLICABLE)
             if Status.NOT_APPLICABLE in self.built:
                 yield self._finding(plan.check, _NO_SUBJECTS, plan.severity, row, "", parameters=plan.parameters)
@@ -396,6 +398,11 @@ class _Run:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+
+
+def _badness(verdict: Verdict) -> tuple[int, int, str]:
+    """Smallest for the worst; a severity of its own weighs less than the check's."""
+    return _RANK[verdict.status], verdict.severity.rank if verdict.severity else -1, verdict.message
 
 
 def finding_id(check: str, scope_id: str, resource: Resource, key: str) -> str:

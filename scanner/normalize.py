@@ -81,22 +81,24 @@ def texts(values: Mapping[str, Any] | None) -> dict[str, str]:
 class Lookups:
     """What other objects say about a pod: read before workloads are normalized, shared by a whole cluster or input.
 
-    `gaps` is by plural and namespace ("*" for the whole cluster).
+    `gaps` is by plural and namespace, "*" for the whole cluster, None for a namespace that was read all the same.
     """
 
     service_accounts: dict[tuple[str, str], bool | None] = field(default_factory=dict)
     bound_accounts: set[tuple[str, str]] = field(default_factory=set)
     default_limits: dict[str, tuple[kube.Quantity, kube.Quantity]] = field(default_factory=dict)
     windows_nodes: set[str] = field(default_factory=set)
-    gaps: dict[tuple[str, str], Gap] = field(default_factory=dict)
+    gaps: dict[tuple[str, str], Gap | None] = field(default_factory=dict)
     in_cluster: bool = False
 
     def gap(self, plural: str, namespace: str) -> Gap | None:
-        return self.gaps.get((plural, namespace)) or self.gaps.get((plural, "*"))
+        return self.gaps.get((plural, namespace), self.gaps.get((plural, "*")))
 
     def add_service_account(self, account: kube.WireServiceAccount, namespace: str) -> None:
         if account.metadata and account.metadata.name:
-            self.service_accounts[namespace, account.metadata.name] = account.automount_service_account_token
+            key = namespace, account.metadata.name
+            if self.service_accounts.get(key, False) is False:  # of two definitions the one that mounts counts
+                self.service_accounts[key] = account.automount_service_account_token
 
     def add_limit_range(self, limits: kube.WireLimitRange, namespace: str) -> None:
         """The first default of each resource counts, as several LimitRanges are applied one after the other."""
@@ -304,7 +306,7 @@ def _workload(
 
 
 def _is_token_path(path: str | None) -> bool:
-    return path is not None and posixpath.normpath(path) == TOKEN_PATH
+    return path is not None and "/" + posixpath.normpath(path).lstrip("/") == TOKEN_PATH
 
 
 def _token_mount(wires: list[tuple[kube.WireContainer, kube.Container]]) -> str:
@@ -372,9 +374,12 @@ def template_of(kind: str, data: bytes | Raw) -> tuple[kube.WireTemplate, str]:
 
 def annotations_of(raw: Raw | UnsetType) -> Mapping[str, Any] | None:
     """A pod's annotations, decoded only where one of them is read by some check."""
-    if isinstance(raw, UnsetType) or b"apparmor" not in bytes(raw):
+    if isinstance(raw, UnsetType):
         return None
-    return decode(raw, dict[str, Any])
+    text = bytes(raw)
+    if text.startswith(b"{") and b"apparmor" not in text and b"\\u" not in text:
+        return None
+    return decode(raw, cast("type[dict[str, Any]]", dict[str, Any] | None))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -456,8 +461,8 @@ class IngressFacts:
 
     def add_frontend(self, wire: kube.WireFrontendConfig, namespace: str) -> None:
         redirect = wire.spec.redirect_to_https if wire.spec else None
-        if redirect and redirect.enabled and wire.metadata:
-            self.redirecting_frontends.add((namespace, wire.metadata.name or ""))
+        if redirect and redirect.enabled and wire.metadata and wire.metadata.name:
+            self.redirecting_frontends.add((namespace, wire.metadata.name))
 
 
 def ingresses(
@@ -467,17 +472,21 @@ def ingresses(
     redirecting: set[str] = set()
     masters: set[tuple[str, str]] = set()
     for wire, resource in wires:
-        notes = _notes(wire.metadata)
-        if GROUP in notes and SSL_REDIRECT in notes:
+        notes = ingress_notes(wire.metadata)
+        if notes.get(GROUP) and notes.get(SSL_REDIRECT):
             redirecting.add(notes[GROUP])
         if notes.get(MINION) == "master" and wire.spec and wire.spec.tls:
             masters.update((resource.namespace, rule.host) for rule in wire.spec.rules or () if rule.host)
     return [_ingress(wire, resource, facts, lookups, redirecting, masters) for wire, resource in wires]
 
 
-def _notes(meta: kube.Meta | None) -> dict[str, str]:
-    notes = texts(meta.annotations if meta else None)
-    return {k: v for k, v in notes.items() if k in _READ_ANNOTATIONS}
+def ingress_notes(meta: kube.Meta | None) -> dict[str, str]:
+    """The annotations that checks read; raises NotUnderstood where one is not text: `false` is not "false"."""
+    notes = {k: v for k, v in ((meta and meta.annotations) or {}).items() if k in _READ_ANNOTATIONS and v is not None}
+    for name, value in notes.items():
+        if not isinstance(value, str):
+            raise NotUnderstood(f"annotation {name} is not text but {type(value).__name__}")
+    return notes
 
 
 def _ingress(
@@ -489,7 +498,7 @@ def _ingress(
     masters: set[tuple[str, str]],
 ) -> kube.Ingress:
     spec = wire.spec or kube.WireIngressSpec()
-    notes = _notes(wire.metadata)
+    notes = ingress_notes(wire.metadata)
     hosts = tuple(rule.host or "" for rule in spec.rules or ())
     frontend = notes.get(FRONTEND_CONFIG)
     return kube.Ingress(

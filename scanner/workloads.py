@@ -169,12 +169,13 @@ class Fold:
         self.invalid(kind, data, message, source)
 
     def invalid(self, kind: Kind, data: bytes | Raw, message: str, source: Source | None) -> None:
+        readable = True
         try:
             meta = decode(data, kube.MetaOnly).metadata or kube.Meta()
         except NotUnderstood:
-            meta = kube.Meta()
+            meta, readable = kube.Meta(), False
         resource = self._resource(kind, meta, source)
-        if self.keep(resource.namespace):
+        if not readable or not kind.namespaced or self.keep(resource.namespace):
             self.not_understood(resource, message)
 
     def not_understood(self, resource: Resource, message: str, container: str | None = None) -> None:
@@ -196,7 +197,7 @@ class Fold:
         spec = bytes(pod.spec)
         key = _pod_root(meta, namespace, source, spec)
         root = self._pending(key, source, bool(meta.namespace))
-        spec_key = _spec_key(spec, meta, self.lookups)
+        spec_key = (phase is None, _spec_key(spec, meta, self.lookups))
         shape = root.by_spec.get(spec_key)
         if shape is None:
             try:
@@ -233,6 +234,8 @@ class Fold:
             return
         root = self._pending(key, source, bool(meta.namespace))
         root.labels, root.managed_by, root.named = texts(meta.labels), _managed_by(meta), True
+        if root.shapes:
+            return  # its running pods are judged, so the template is not even decoded
         template, path = normalize.template_of(kind.name, data)
         assert not isinstance(template.spec, UnsetType)  # noqa: S101 - for the type checker: template_of has looked
         inner = template.metadata or kube.Meta()
@@ -283,6 +286,7 @@ class Fold:
             self.counts.skipped += 1
             return
         if kind.name == "Ingress":
+            normalize.ingress_notes(wire.metadata)  # raises for what is not understood
             self._ingresses.append((wire, resource))
         elif kind.name == "Service":
             self._out.services.append(normalize.service(wire, resource))
@@ -315,9 +319,9 @@ class Fold:
         for key in [k for k in self._roots if k[2] in _OWNED]:
             self._rehome(key)
         for key in sorted(self._roots):
-            root = self._roots[key]
+            root = self._roots.pop(key)
             resource = self._root_resource(key, root)
-            if not root.shapes and not root.invalid:
+            if not root.invalid and not any(view.pod.live for view in root.shapes):
                 self._shape_templates(root, resource)
             if root.shapes or root.invalid:
                 out.roots.append(Root(resource, list(root.shapes.values()), root.invalid))

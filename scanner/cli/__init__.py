@@ -14,7 +14,7 @@ from scanner import __version__
 from scanner.bundle import BundleError
 from scanner.cli import bundles, catalogue, demo, scan
 from scanner.config import ConfigError
-from scanner.report import OutputError
+from scanner.report import OutputError, PipeClosed
 
 INTERNAL_ERROR = 70
 
@@ -51,11 +51,11 @@ def run() -> None:
     """Run the command; every error is one sentence on standard error and an exit code of its own."""
     sys.excepthook = _internal_error
     try:
-        app()
+        typer.main.get_command(app)()  # app() would put an exception hook of its own in place
     except (ConfigError, BundleError, OutputError) as error:
         _say(str(error))
         sys.exit(2)
-    except BrokenPipeError:
+    except PipeClosed:
         # The reader of a pipe has seen enough (`| head`): that is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

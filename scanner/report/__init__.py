@@ -52,6 +52,10 @@ class OutputError(Exception):
     """A report that cannot be written: one sentence."""
 
 
+class PipeClosed(Exception):
+    """The reader of standard output has seen enough."""
+
+
 class Destination:
     """Standard output, or a file that replaces the old one only when it is whole.
 
@@ -72,12 +76,15 @@ class Destination:
         try:
             self.file.write(data)
         except BrokenPipeError:
-            raise
+            raise PipeClosed from None
         except OSError as error:
             raise OutputError(f"{self.path or 'standard output'}: cannot be written: {error.strerror}") from None
 
     def close(self) -> None:
-        self.file.flush()
+        try:
+            self.file.flush()
+        except BrokenPipeError:
+            raise PipeClosed from None
         if self.path and self._target:
             self.file.close()
             os.replace(self._target, self.path)

@@ -175,11 +175,11 @@ def _place(finding: Finding) -> str:
     elif r.kind in ("Cluster", "Files"):
         text = "configure"
     else:
-        container = f" ({r.container})" if r.container else ""
-        text = f"{r.namespace + '/' if r.namespace else ''}{r.kind}/{r.name}{container}"
+        container = f" ({printable(r.container, 63)})" if r.container else ""
+        text = f"{r.namespace + '/' if r.namespace else ''}{r.kind}/{printable(r.name, 80)}{container}"
     if finding.cluster:
         text = f"{finding.cluster.name}: {text}" if r.kind != "Cluster" else f"{finding.cluster.name}"
-    return printable(text, 160)
+    return printable(text, 300)
 
 
 def _source(finding: Finding) -> str:

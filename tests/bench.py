@@ -1,0 +1,182 @@
+"""make bench: CPU seconds and peak memory of the real command, beside the budgets, with growth exponents.
+
+CPU seconds count user and system time of the scanner's own process; servers and generators run in others. The best of
+a few rounds is shown, as noise only ever adds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from manifest_data import manifests
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-m", "scanner"]
+REPLICAS = 10
+
+
+class Cost(NamedTuple):
+    cpu: float  # seconds
+    memory: float  # MB, peak
+    findings: int
+
+
+def measure(command: Sequence[str | Path], rounds: int, report: Path | None = None) -> Cost:
+    """The cheapest of some runs; exit codes above 1 are failures of the benchmark."""
+    costs = []
+    for _ in range(rounds):
+        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+        if child.returncode > 1:
+            raise SystemExit(f"{' '.join(map(str, command))}: exit code {child.returncode}")
+        costs.append((usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024))
+    return Cost(min(c for c, _ in costs), min(m for _, m in costs), fails(report) if report else 0)
+
+
+def fails(report: Path) -> int:
+    """From the report's head alone: this process stays small, as a child's peak memory starts with its parent's."""
+    with report.open("rb") as file:
+        head, _, _ = file.read(1 << 20).partition(b',"findings":[')
+    return int(json.loads(head + b"}")["summary"]["by_status"]["fail"])
+
+
+@contextlib.contextmanager
+def api_server(pods: int, folder: Path) -> Iterator[Path]:
+    """A local API server in a process of its own, so that its cost is not the scanner's."""
+    kubeconfig = folder / f"kubeconfig-{pods}"
+    server = subprocess.Popen(
+        [
+            *(sys.executable, str(ROOT / "tests/apiserver.py")),
+            *("--pods", str(pods), "--replicas", str(REPLICAS), "--kubeconfig", str(kubeconfig)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert server.stdout
+        assert server.stdin
+        server.stdout.readline()  # it prints one line when it is ready
+        yield kubeconfig
+    finally:
+        server.stdin.close()
+        server.wait(timeout=30)
+        server.stdout.close()
+
+
+def write_manifests(count: int, folder: Path) -> Path:
+    target = folder / f"manifests-{count}"
+    for name, text in manifests(count):
+        path = target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return target
+
+
+# Reads the same files with PyYAML's C loader and nothing else, as the yardstick for manifests.
+YARDSTICK = """
+import pathlib, sys, yaml
+for path in sorted(pathlib.Path(sys.argv[1]).rglob("*.yaml")):
+    list(yaml.load_all(path.read_bytes(), yaml.CSafeLoader))
+"""
+
+
+def exponent(points: Sequence[tuple[int, float]]) -> str:
+    """Slope between the first and the last point on a double logarithmic scale: 1.0 is linear."""
+    (n, a), (m, b) = points[0], points[-1]
+    return f"{math.log(b / a) / math.log(m / n):.2f}" if m > n and a > 0 and b > 0 else "-"
+
+
+class Table:
+    def __init__(self) -> None:
+        self.over = False
+        print(f"{'work':<34}{'CPU s':>9}{'budget':>9}{'MB':>8}{'budget':>9}{'findings':>11}")
+
+    def row(self, work: str, cost: Cost, cpu: float | None = None, memory: float | None = None) -> None:
+        over = (cpu is not None and cost.cpu > cpu) or (memory is not None and cost.memory > memory)
+        self.over |= over
+        budgets = [f"{b:g}" if b is not None else "" for b in (cpu, memory)]
+        print(
+            f"{work:<34}{cost.cpu:>9.2f}{budgets[0]:>9}{cost.memory:>8.0f}{budgets[1]:>9}{cost.findings:>11,}"
+            f"{'  OVER' if over else ''}",
+            flush=True,
+        )
+
+
+def bench_start(table: Table, rounds: int) -> Cost:
+    help_cost = measure([*COMMAND, "--help"], rounds)
+    table.row("--help", help_cost, 0.25)
+    table.row("checks list", measure([*COMMAND, "checks", "list"], rounds), 0.25)
+    return help_cost
+
+
+def bench_pods(table: Table, sizes: Sequence[int], rounds: int, folder: Path) -> None:
+    budgets = {10_000: (1.5, 120.0), 100_000: (8.0, 160.0)}
+    report, costs = folder / "report.json", []
+    for pods in sizes:
+        with api_server(pods, folder) as kubeconfig:
+            command = [*COMMAND, "scan", "kubeconfig", "--kubeconfig", str(kubeconfig), "-o", f"json={report}", "-q"]
+            cost = measure(command, rounds, report)
+        table.row(f"{pods:,} pods, {pods // REPLICAS:,} workloads", cost, *budgets.get(pods, (None, None)))
+        costs.append((pods, cost))
+    print(
+        f"  growth exponents: CPU {exponent([(n, c.cpu) for n, c in costs])},"
+        f" memory {exponent([(n, c.memory) for n, c in costs])}"
+    )
+
+
+def bench_manifests(table: Table, sizes: Sequence[int], rounds: int, folder: Path, start: Cost) -> None:
+    report, costs = folder / "report.json", []
+    for count in sizes:
+        target = write_manifests(count, folder)
+        command = [*COMMAND, "scan", "manifests", str(target), "-o", f"json={report}", "-q"]
+        yardstick = measure([sys.executable, "-c", YARDSTICK, str(target)], rounds)
+        cost = measure(command, rounds, report)
+        table.row(f"{count:,} manifests", cost)
+        ratio = (cost.cpu - start.cpu) / yardstick.cpu
+        over = count == 1000 and ratio > 1
+        table.over |= over
+        print(
+            f"  less --help, over CSafeLoader alone ({yardstick.cpu:.2f} s): {ratio:.2f} x (budget 1.0 at 1,000)"
+            f"{'  OVER' if over else ''}"
+        )
+        costs.append((count, cost))
+    print(
+        f"  growth exponents: CPU {exponent([(n, c.cpu - start.cpu) for n, c in costs])},"
+        f" memory {exponent([(n, c.memory) for n, c in costs])}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pods", type=int, nargs="*", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--manifests", type=int, nargs="*", default=[200, 1_000, 5_000])
+    options = parser.parse_args()
+    table = Table()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start = bench_start(table, options.rounds)
+        if options.pods:
+            bench_pods(table, options.pods, options.rounds, folder)
+        if options.manifests:
+            bench_manifests(table, options.manifests, options.rounds, folder, start)
+    own = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"all runs together: {own.ru_utime + own.ru_stime:.0f} CPU s")
+    if table.over:
+        raise SystemExit("a budget does not hold")
+
+
+if __name__ == "__main__":
+    main()

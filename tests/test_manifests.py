@@ -1,0 +1,250 @@
+"""`scan manifests` from the command line: what files hold, and what broken ones cost."""
+
+import json
+import os
+
+import jsonschema_rs
+import msgspec
+import pytest
+from cli import kubeposture
+
+from scanner.report import schema
+
+VALID = jsonschema_rs.validator_for(schema.report_schema())
+BAD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: bad, namespace: shop}
+spec:
+  containers:
+  - {name: first, image: a}
+  - name: last
+    image: b
+    securityContext:
+      privileged: true
+"""
+GOOD = BAD.replace("true", "false").replace("bad", "good")
+
+
+def scan(*args, check="k8s-privileged-container", **more):
+    """Exit code and report; every report is valid under the published schema."""
+    result = kubeposture("scan", "manifests", *args, "-o", "json", "-c", check, **more)
+    report = json.loads(result.stdout)
+    VALID.validate(report)
+    return result.code, report
+
+
+def found(report, status="fail"):
+    return [(f["resource"]["name"], f["resource"]["container"]) for f in report["findings"] if f["status"] == status]
+
+
+def errors(report):
+    return {f["resource"]["name"]: f["message"] for f in report["findings"] if f["status"] == "error"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_finding_carries_file_line_and_document(folder):
+    (folder / "a.yaml").write_text(GOOD + "---\n" + BAD)
+    code, report = scan("a.yaml")
+    (finding,) = report["findings"]
+    assert code == 0
+    assert finding["resource"]["source"] == {"path": "a.yaml", "line": 23, "document": 2}
+
+
+def test_directories_are_read_recursively_and_other_files_are_not(folder):
+    (folder / "deep/er").mkdir(parents=True)
+    (folder / "deep/er/one.yml").write_text(BAD)
+    (folder / "deep/two.json").write_text(json.dumps(msgspec.yaml.decode(BAD) | {"metadata": {"name": "json"}}))
+    (folder / "deep/three.txt").write_text(BAD)
+    _, report = scan("deep")
+    assert sorted(found(report)) == [("bad", "last"), ("json", "last")]
+    assert report["coverage"]["files"] == {"read": 2, "failed": 0}
+
+
+def test_standard_input(folder):
+    code, report = scan("-", stdin=BAD)
+    assert (code, found(report)) == (0, [("bad", "last")])
+    assert report["findings"][0]["resource"]["source"]["path"] == "-"
+
+
+@pytest.mark.parametrize("dump", [True, False])
+def test_lists_as_kubectl_writes_them(folder, dump):
+    items = [msgspec.yaml.decode(GOOD), msgspec.yaml.decode(BAD)]
+    text = json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=1)
+    (folder / "dump.json").write_text(text)
+    (folder / "dump.yaml").write_text(msgspec.yaml.encode(json.loads(text)).decode())
+    _, report = scan("dump.json" if dump else "dump.yaml")
+    assert found(report) == [("bad", "last")]
+    assert report["findings"][0]["resource"]["source"]["line"] > 20
+
+
+def test_typed_list_whose_items_name_no_kind(folder):
+    pod = msgspec.yaml.decode(BAD)
+    del pod["kind"], pod["apiVersion"]
+    (folder / "pods.json").write_text(json.dumps({"apiVersion": "v1", "kind": "PodList", "items": [pod]}))
+    _, report = scan("pods.json")
+    assert found(report) == [("bad", "last")]
+
+
+def test_what_is_no_kubernetes_object_is_skipped_and_counted(folder):
+    (folder / "a.yaml").write_text("just: data\n---\n- a list\n---\n# nothing\n---\n" + BAD)
+    (folder / "crd.yaml").write_text("apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\n")
+    code, report = scan(".")
+    assert code == 0
+    assert report["coverage"]["objects"] == {"read": 2, "judged": 1, "skipped": 3, "invalid": 0}
+
+
+def test_broken_file_of_ten_costs_only_itself(folder):
+    for i in range(10):
+        (folder / f"{i}.yaml").write_text(BAD.replace("bad", f"bad{i}"))
+    (folder / "3.yaml").write_text("a: [1\nb: 2\n")
+    code, report = scan(".")
+    assert code == 3
+    assert len(found(report)) == 9
+    assert list(errors(report)) == ["3.yaml"]
+    assert "line" in errors(report)["3.yaml"]
+    assert report["coverage"]["files"] == {"read": 9, "failed": 1}
+
+
+def test_helm_template_is_named_for_what_it_is(folder):
+    (folder / "t.yaml").write_text("{{- if .Values.on }}\nkind: Pod\n{{- end }}\n")
+    (folder / "b.yaml").write_text(BAD)
+    code, report = scan(".")
+    assert code == 3
+    assert "helm template" in errors(report)["t.yaml"]
+    assert found(report) == [("bad", "last")]
+
+
+WRONG = {
+    "privileged": "containers: [{name: a, image: x}, {name: b, image: y, securityContext: {privileged: 'yes'}}]",
+    "containers": "containers: {}",
+    "empty": "containers: []",
+    "volumes": "containers: [{name: a, image: x}]\n  volumes: nope",
+    "hostPID": "containers: [{name: a, image: x}]\n  hostPID: 'true'",
+    "ports": "containers: [{name: a, image: x}, {name: b, image: y, ports: [{containerPort: '80'}]}]",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_type_is_an_error_and_never_a_pass(folder, wrong):
+    text = "apiVersion: v1\nkind: Pod\nmetadata: {name: odd, namespace: shop}\nspec:\n  " + WRONG[wrong] + "\n"
+    (folder / "odd.yaml").write_text(text)
+    (folder / "bad.yaml").write_text(BAD)
+    code, report = scan(".", "--status", "all", check="k8s-*")
+    odd = [f for f in report["findings"] if f["resource"]["name"] == "odd"]
+    assert code == 3
+    assert ("bad", "last") in found(report)
+    assert [f["check"] for f in odd if f["status"] == "error"] == ["k8s-invalid-object"]
+    whole = {f["status"] for f in odd if f["resource"]["container"] is None and f["scope"] == "workload"}
+    assert "pass" not in whole
+    assert not [f for f in odd if f["resource"]["container"] == "b" and f["status"] == "pass"]
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [("apiVersion", "apiVersion is missing"), ("kind", "kind is missing")],
+)
+def test_object_without_version_or_kind_is_an_error(folder, field, message):
+    (folder / "a.yaml").write_text(BAD.replace(field, "x" + field))
+    code, report = scan(".")
+    assert code == 4
+    assert message in "".join(errors(report).values())
+
+
+def test_unreadable_path_is_named(folder):
+    (folder / "b.yaml").write_text(BAD)
+    code, report = scan("b.yaml", "missing.yaml")
+    assert code == 3
+    assert "No such file" in errors(report)["missing.yaml"]
+
+
+def test_fifo_is_not_waited_for(folder):
+    os.mkfifo(folder / "pipe.yaml")
+    code, report = scan("pipe.yaml")
+    assert code == 4
+    assert "no regular file" in errors(report)["pipe.yaml"]
+
+
+def test_huge_file_is_refused_before_it_is_read(folder):
+    with (folder / "huge.yaml").open("wb") as file:
+        file.truncate(2**30)
+    (folder / "b.yaml").write_text(BAD)
+    code, report = scan(".")
+    assert code == 3
+    assert "1,024 MiB" in errors(report)["huge.yaml"]
+    assert found(report) == [("bad", "last")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: " + "[" * 50_000,
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + "".join(f"{c}: &{c} [{','.join(['*' + p] * 9)}]\n" for p, c in zip("abcdefgh", "bcdefghi", strict=True)),
+    ],
+    ids=["nested", "bomb"],
+)
+def test_hostile_yaml_is_an_error(folder, text):
+    (folder / "evil.yaml").write_text(text)
+    (folder / "b.yaml").write_text(BAD)
+    code, report = scan(".")
+    assert code == 3
+    assert "line" in errors(report)["evil.yaml"]
+    assert found(report) == [("bad", "last")]
+
+
+def test_two_containers_of_one_name_are_one_finding(folder):
+    (folder / "a.yaml").write_text(BAD.replace("first", "last"))
+    _, report = scan("a.yaml")
+    assert found(report) == [("bad", "last")]
+
+
+def test_overlays_that_define_one_object_twice_are_two_findings(folder):
+    for overlay in ("dev", "prod"):
+        (folder / overlay).mkdir()
+        (folder / overlay / "pod.yaml").write_text(BAD)
+    _, report = scan(".")
+    assert len({f["id"] for f in report["findings"]}) == 2
+
+
+def test_ids_do_not_depend_on_where_one_scans_from(folder, monkeypatch):
+    (folder / ".git").mkdir()
+    (folder / "deploy").mkdir()
+    (folder / "deploy/a.yaml").write_text(BAD)
+    _, here = scan("deploy")
+    monkeypatch.chdir(folder / "deploy")
+    _, there = scan("a.yaml")
+    assert [f["id"] for f in here["findings"]] == [f["id"] for f in there["findings"]]
+
+
+@pytest.mark.parametrize("content", [None, "", "# only a comment\n"])
+def test_empty_input_is_not_clean(folder, content):
+    (folder / "empty").mkdir()
+    if content is not None:
+        (folder / "empty/a.yaml").write_text(content)
+    code, report = scan("empty")
+    assert code == 4
+    assert report["scan"]["exit_reasons"] == ["nothing_read"]
+
+
+def test_namespace_option_fills_in_what_is_missing(folder):
+    (folder / "a.yaml").write_text(BAD.replace(", namespace: shop", ""))
+    _, report = scan("a.yaml", "-n", "app", check="k8s-default-namespace")
+    assert report["findings"] == []
+
+
+def test_secret_data_never_reaches_a_report_or_bundle(folder):
+    secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\n"
+    pod = BAD + "    env: [{name: P, value: hunter2}]\n"
+    (folder / "a.yaml").write_text(secret + "---\n" + pod)
+    _, report = scan("a.yaml", "--status", "all", check="k8s-*")
+    kubeposture("collect", "manifests", "a.yaml", "-o", "b.bundle")
+    import gzip
+
+    assert "hunter2" not in json.dumps(report)
+    assert b"hunter2" not in gzip.decompress((folder / "b.bundle").read_bytes())
