@@ -6,7 +6,7 @@ One task reads one cluster or one set of files. At most `concurrency` estates ar
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +17,7 @@ from scanner.kube import Source
 from scanner.model import Cluster, Gap, GapReason, PlaneState, utc_now
 from scanner.workloads import Inventory
 
+THREADS = "collect"  # name of the threads that read
 log = logging.getLogger("kubeposture")
 
 
@@ -57,44 +58,49 @@ class Task:
     provider: str
 
 
-def run(tasks: Iterable[Task], concurrency: int, progress: Callable[[Task, str, int], None]) -> Iterator[Reading]:
-    """Readings in the order in which they are complete."""
+Show = Callable[[Task, str, int], None]  # the same, of which task
+
+
+def run(tasks: Iterable[Task], concurrency: int, progress: Show) -> Generator[Reading, None, None]:
+    """Readings in the order in which they are complete. Closing the iterator starts nothing more and does not wait."""
     waiting = iter(tasks)
-    with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="collect") as pool:
-        running: set[Future[list[Reading]]] = set()
-        try:
-            while True:
-                for task in islice(waiting, concurrency - len(running)):
-                    running.add(pool.submit(_attempt, task, progress))
-                if not running:
-                    return
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield from future.result()
-        finally:
-            for future in running:
-                future.cancel()
+    pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=THREADS)
+    running: set[Future[list[Reading]]] = set()
+    try:
+        while True:
+            for task in islice(waiting, concurrency - len(running)):
+                running.add(pool.submit(_attempt, task, progress))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield from future.result()
+    finally:
+        pool.shutdown(wait=not running, cancel_futures=True)
 
 
-def _attempt(task: Task, progress: Callable[[Task, str, int], None]) -> list[Reading]:
+def _attempt(task: Task, progress: Show) -> list[Reading]:
     try:
         return list(task.read(lambda what, n: progress(task, what, n)))
     except Exception as error:  # one target's crash may not take the others' results with it
-        log.error("reading %s crashed: %s", task.name, type(error).__name__, exc_info=log.isEnabledFor(logging.INFO))
-        return [_crashed(task, error)]
+        name = type(error).__name__
+        log.error("reading %s crashed: %s", task.name, name, exc_info=log.isEnabledFor(logging.INFO))
+        detail = f"internal error while reading: {name}; run with -v and report it"
+        return [unread(task.name, task.provider, task.kinds, GapReason.BAD_DATA, detail)]
 
 
-def _crashed(task: Task, error: Exception) -> Reading:
-    detail = f"internal error while reading: {type(error).__name__}; run with -v and report it"
-    inventory = Inventory(kinds=sorted(task.kinds))
-    inventory.gaps = [Gap(what=kind, reason=GapReason.BAD_DATA, detail=detail) for kind in sorted(task.kinds)]
-    inventory.counts.lists_asked = len(task.kinds)
+def unread(name: str, provider: str, kinds: Iterable[str], reason: GapReason, detail: str, id: str = "") -> Reading:
+    """A target of which nothing was read is in the report all the same: every kind is a gap."""
+    now = utc_now()
+    inventory = Inventory(kinds=sorted(kinds))
+    inventory.gaps = [Gap(what=kind, reason=reason, detail=detail, time=now) for kind in inventory.kinds]
+    inventory.counts.lists_asked = len(inventory.kinds)
     cluster = Cluster(
-        id=f"{task.provider}:{task.name}",
-        id_source="name",
-        provider=task.provider,
-        name=task.name,
+        id=id or f"context:{name}",
+        id_source="config" if id else "context",
+        provider=provider,
+        name=name,
         data_plane=PlaneState.NOT_READ,
-        observed_at=utc_now(),
+        observed_at=now,
     )
-    return Reading(Estate(task.name, inventory, cluster))
+    return Reading(Estate(name, inventory, cluster))

@@ -156,18 +156,21 @@ def _chunks(text: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _read_chunk(chunk: bytes, line: int, index: int) -> Iterator[Document | DocumentError]:
-    while (json := _JSON_CHUNK.match(chunk)) is not None:
-        line += chunk.count(b"\n", 0, json.end() - 1)
-        chunk = chunk[json.end() - 1 :]
-        found, rest = _read_json_document(chunk, line, index)
-        if found is None:
+    """JSON values as long as they follow one another, the rest as YAML."""
+    start = 0
+    while (opening := _JSON_CHUNK.match(chunk, start)) is not None:
+        line += chunk.count(b"\n", start, opening.end() - 1)
+        start = opening.end() - 1
+        json = _json_value(memoryview(chunk)[start:])
+        if json is None:
             break
-        yield found
+        value, size = json
+        yield _json_document(value, chunk[start : start + size], line, index)
         index += 1
-        line += chunk.count(b"\n", 0, len(chunk) - len(rest))
-        chunk = rest
-    if chunk:
-        yield from _read_yaml(chunk, line, index)
+        line += chunk.count(b"\n", start, start + size)
+        start += size
+    if start < len(chunk):
+        yield from _read_yaml(chunk[start:], line, index)
 
 
 # -- YAML
@@ -202,7 +205,7 @@ class _CountingParser(_Parser):
     def descend_resolver(self, parent: Any, _index: Any) -> None:
         self.depth += 1
         self.nodes += 1
-        if self.depth > MAX_DEPTH:
+        if self.depth > MAX_DEPTH + 1:  # scalars are visited too, but are no level
             raise _Refused(_TOO_DEEP, parent.start_mark.line)
         if self.nodes > MAX_NODES:
             raise _Refused(_TOO_LARGE, parent.start_mark.line)
@@ -215,6 +218,7 @@ _TOO_DEEP = f"more than {MAX_DEPTH} levels of nesting, or an alias inside itself
 _TOO_LARGE = f"more than {MAX_NODES:,} values in one document, aliases expanded; lists saved as JSON have no such limit"
 _COLUMNS = 36
 _BRACKETS = MAX_DEPTH - 2 * _COLUMNS - 4
+_UNICODE_LINE_ENDS = ("\x85".encode(), "\u2028".encode(), "\u2029".encode())
 _INDENTED = re.compile(rb"\n[ \t?:-]{%d}" % _COLUMNS)
 
 
@@ -223,12 +227,12 @@ def _is_shallow(chunk: bytes) -> bool:
 
     A block collection starts in a column that only spaces and the signs - ? : can lead to, each column can hold two
     of them (a mapping and a list that is not indented), and flow collections need a bracket each. A byte makes two
-    nodes at most. Only line feeds end a line here; text that may hold YAML's other line ends is not vouched for.
+    nodes at most. Only line feeds end a line here; text with one of YAML's other line ends is not vouched for.
     """
     return (
         len(chunk) * 2 < MAX_NODES
-        and chunk.isascii()
-        and b"\r" not in chunk
+        and chunk.count(b"\r") == chunk.count(b"\r\n")
+        and (chunk.isascii() or not any(end in chunk for end in _UNICODE_LINE_ENDS))
         and chunk.count(b"{") + chunk.count(b"[") <= _BRACKETS
         and _INDENTED.search(b"\n" + chunk) is None
     )
@@ -255,7 +259,9 @@ def _explain(error: Exception, chunk: bytes) -> tuple[str, int]:
     if isinstance(error, yaml.reader.ReaderError):
         return str(error.reason), chunk.count(b"\n", 0, error.position)
     if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
+        # What the scanner could not finish is best sought where it starts: a quote, a key without a colon.
+        scanned = error.context_mark if isinstance(error, yaml.scanner.ScannerError) else None
+        mark = scanned or error.problem_mark
         problem = " ".join(filter(None, (error.problem, error.context and f"({error.context})")))
         return problem or "not YAML", mark.line if mark else 0
     if isinstance(error, _Refused):
@@ -489,7 +495,9 @@ def _tagged(node: Any) -> Any:
     match node.tag.removeprefix(_TAG), value:
         case ("str", _) | ("null", None) | ("bool", bool()):
             return value
-        case ("int" | "float", int() | float()) if not isinstance(value, bool):
+        case ("int", int()) | ("float", int() | float()) if not isinstance(value, bool):
+            return value
+        case ("merge", "<<"):
             return value
         case ("timestamp", str()) if re.match(r"[0-9]{4}-", text):
             return value
@@ -547,38 +555,38 @@ class _Lines:
         return self._line
 
 
-def _read_json_document(text: bytes, line: int, index: int) -> tuple[Document | DocumentError | None, bytes]:
-    """The JSON value that the text starts with, and the text behind it. None: to be read as YAML, as kubectl does."""
-    rest = b""
+def _json_value(text: memoryview) -> tuple[Any, int] | None:
+    """The JSON value that the text starts with, and its length. None: to be read as YAML, as kubectl does."""
     try:
-        value = msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
-        end = _json_end(text, str(error))
-        if end is None:
-            return None, text
-        text, rest = text[:end], text[end:]
-        value = msgspec.json.decode(text)
-    except (UnicodeDecodeError, RecursionError):
-        return None, text
-    if _json_is_deep(text, value):
-        return _error(index, line, _TOO_DEEP, b""), rest
-    return Document(value, index, line, line, text), rest
+        try:
+            return msgspec.json.decode(text), len(text)
+        except msgspec.DecodeError as error:
+            end = _json_end(text, str(error))
+            return None if end is None else (msgspec.json.decode(text[:end]), end)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
-def _json_end(text: bytes, problem: str) -> int | None:
-    """Where the first value ends, if another one follows (msgspec tells the position, some versions one too far)."""
+def _json_end(text: memoryview, problem: str) -> int | None:
+    """Where the first value ends, if another one follows: msgspec tells it, one byte too far in some versions."""
     byte = _JSON_BYTE.search(problem)
     if byte is None or "trailing characters" not in problem:
         return None
     at = int(byte[1])
-    return next((end for end in (at - 1, at) if text[end : end + 1] in (b"{", b"[")), None)
+    return next((end for end in (at - 1, at) if bytes(text[end : end + 1]) in (b"{", b"[")), None)
+
+
+def _json_document(value: Any, text: bytes, line: int, index: int) -> Document | DocumentError:
+    if _json_is_deep(text, value):
+        return _error(index, line, _TOO_DEEP, b"")
+    return Document(value, index, line, line, text)
 
 
 def _json_is_deep(text: bytes, value: Any) -> bool:
     if text.count(b"{") + text.count(b"[") <= MAX_DEPTH:
         return False
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
         level = [inner for inner in level if isinstance(inner, (dict, list))]
     return bool(level)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from types import TracebackType
 from typing import NoReturn
@@ -13,6 +15,8 @@ import typer
 from scanner import __version__
 from scanner.bundle import BundleError
 from scanner.cli import bundles, catalogue, demo, scan
+from scanner.cli.judge import EXIT_INTERRUPTED
+from scanner.collect import THREADS
 from scanner.config import ConfigError
 from scanner.report import OutputError, PipeClosed
 
@@ -50,18 +54,29 @@ def _root(
 def run() -> None:
     """Run the command; every error is one sentence on standard error and an exit code of its own."""
     sys.excepthook = _internal_error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job reports what it has, as with Ctrl-C
     try:
         typer.main.get_command(app)()  # app() would put an exception hook of its own in place
     except (ConfigError, BundleError, OutputError) as error:
         _say(str(error))
-        sys.exit(2)
+        _leave(2)
     except PipeClosed:
         # The reader of a pipe has seen enough (`| head`): that is not an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        _leave(0)
+    except SystemExit as stop:
+        _leave(stop.code)
     except KeyboardInterrupt:
-        _say("interrupted: no report was written")
-        sys.exit(130)
+        _leave(EXIT_INTERRUPTED)
+
+
+def _leave(code: str | int | None) -> NoReturn:
+    """Exit now: a thread that is still waiting for some server would hold up an ordinary exit until its time-out."""
+    if isinstance(code, int) and any(t.name.startswith(THREADS) for t in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _internal_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:

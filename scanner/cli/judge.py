@@ -6,26 +6,26 @@ import contextlib
 import difflib
 import gc
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import checks
+from scanner import collect
 from scanner import config as configuration
 from scanner.check import Check
 from scanner.cli.options import Judging, Reporting, statuses
+from scanner.collect import Reading, Task
 from scanner.config import Config, ConfigError, Selection, Settings
 from scanner.engine import INVALID_OBJECT, Context, evaluate
 from scanner.exemptions import Exemptions
-from scanner.model import Cluster, Gap, PlaneState, Status, utc_now
+from scanner.model import Cluster, Gap, GapReason, PlaneState, Status, utc_now
 from scanner.report import Ending, Output, ScanInfo
 from scanner.summary import Tally
 from scanner.workloads import Counts
 
-if TYPE_CHECKING:
-    from scanner.collect import Reading
-
 # Several may hold at once: the exit code is the first of these.
+EXIT_INTERRUPTED = 130  # as shells report SIGINT
 EXIT = {"usage": 2, "nothing_read": 4, "gate_failed": 1, "incomplete": 3, "undelivered": 5}
 FORMATS = ("table", "json", "ndjson")
 
@@ -82,17 +82,31 @@ class Scan:
         self.cluster_counts: dict[str, Counts] = {}
         self.outputs = open_outputs(reporting.output or list(config.outputs) or ["table"], color=not reporting.no_color)
 
-    def run(self, readings: Iterable[Reading]) -> int:
-        """The exit code. Outputs that are whole only at the end are left as they were if this is interrupted."""
+    def run(self, tasks: Sequence[Task], concurrency: int, show: collect.Show) -> int:
+        """The exit code. Interrupted, it reports what is complete and names what was not read."""
+        readings = collect.run(tasks, concurrency, show)
+        code = 0
         try:
             with _collector_off():
-                for reading in readings:
-                    self._judge(reading)
-                return self._finish()
+                try:
+                    for reading in readings:
+                        self._judge(reading)
+                except KeyboardInterrupt:
+                    code = EXIT_INTERRUPTED
+                    readings.close()
+                    self._give_up(tasks)
+                return code or self._finish()
         except BaseException:
             for output in self.outputs:
-                output.destination.discard()  # type: ignore[attr-defined]
+                output.discard()
             raise
+
+    def _give_up(self, tasks: Sequence[Task]) -> None:
+        done = {cluster.name for cluster in self.clusters}
+        for task in tasks:
+            if task.name not in done and task.provider != "bundle":
+                self._judge(collect.unread(task.name, task.provider, task.kinds, GapReason.TIMEOUT, "interrupted"))
+        self._finish()
 
     def _judge(self, reading: Reading) -> None:
         estate = reading.estate

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from scanner.collect import Task
+from scanner.collect import Show, Task
 from scanner.kube import printable
-
-Show = Callable[[Task, str, int], None]
 
 
 @contextlib.contextmanager

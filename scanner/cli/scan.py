@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from scanner import collect
 from scanner.cli import logs
 from scanner.cli.judge import Scan, settings_from
 from scanner.cli.options import ClusterScope, Judging, Logging, Reporting, Running, takes_options
@@ -47,5 +46,5 @@ def judge_tasks(tasks: Sequence[Task], scan: Scan, logging: Logging | Running, c
     """Run the tasks, judge what they read, report, and exit."""
     logs.set_up(logging.verbose, logging.log_format)
     with progress(logging.quiet) as show:
-        code = scan.run(collect.run(tasks, concurrency, show))
+        code = scan.run(tasks, concurrency, show)
     raise typer.Exit(code)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from providers.files import manifests
 from scanner import bundle
 from scanner.cli.options import ClusterScope, Running
-from scanner.collect import Estate, Progress, Reading, Task
+from scanner.collect import Estate, Progress, Reading, Task, unread
 from scanner.config import ConfigError
 from scanner.kube import KINDS
-from scanner.model import Cluster, Gap, GapReason, PlaneState, utc_now
+from scanner.model import Cluster, GapReason, PlaneState, utc_now
 from scanner.workloads import Inventory
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def _context_task(context: Context, target: ClusterTarget) -> Task:
             server = connect(context, request_timeout=target.running.request_timeout, deadline=deadline)
         except (errors.ConfigError, errors.ApiError) as error:
             reason = error.reason if isinstance(error, errors.ApiError) else GapReason.NOT_CONFIGURED
-            yield _unread(context.name, target, reason, str(error))
+            id = target.cluster_ids.get(context.name, "")
+            yield unread(context.name, "kubernetes", target.kinds, reason, str(error), id)
             return
         with server:
             facts = reader.facts(server)
@@ -127,20 +128,3 @@ def _plane(inventory: Inventory) -> PlaneState:
     if not inventory.counts.lists_read:
         return PlaneState.NOT_READ
     return PlaneState.COMPLETE if inventory.complete else PlaneState.PARTIAL
-
-
-def _unread(name: str, target: ClusterTarget, reason: GapReason, detail: str) -> Reading:
-    """A cluster that could not be reached is in the report all the same."""
-    inventory = Inventory(kinds=sorted(target.kinds))
-    inventory.gaps = [Gap(what=kind, reason=reason, detail=detail, time=utc_now()) for kind in sorted(target.kinds)]
-    inventory.counts.lists_asked = len(target.kinds)
-    id, source = _identity(name, None, target, f"context:{name}")
-    cluster = Cluster(
-        id=id,
-        id_source=source if source == "config" else "context",
-        provider="kubernetes",
-        name=name,
-        data_plane=PlaneState.NOT_READ,
-        observed_at=utc_now(),
-    )
-    return Reading(Estate(name, inventory, cluster))

@@ -47,6 +47,8 @@ class Output(Protocol):
 
     def finish(self, ending: Ending) -> None: ...
 
+    def discard(self) -> None: ...
+
 
 class OutputError(Exception):
     """A report that cannot be written: one sentence."""

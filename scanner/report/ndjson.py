@@ -16,5 +16,8 @@ class NdjsonOutput:
     def add(self, finding: Finding) -> None:
         self.destination.write(self._encoder.encode(finding) + b"\n")
 
+    def discard(self) -> None:
+        self.destination.discard()
+
     def finish(self, ending: Ending) -> None:
         self.destination.close()

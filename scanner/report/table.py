@@ -71,6 +71,9 @@ class TableOutput:
             group = self._groups[key] = _Group(finding.title, finding.severity, finding.remediation)
         group.add(finding)
 
+    def discard(self) -> None:
+        self.destination.discard()
+
     def finish(self, ending: Ending) -> None:
         out = self._console
         self._coverage(ending)

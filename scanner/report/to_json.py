@@ -28,6 +28,9 @@ class JsonOutput:
     def add(self, finding: Finding) -> None:
         self._findings.append(finding)
 
+    def discard(self) -> None:
+        self.destination.discard()
+
     def finish(self, ending: Ending) -> None:
         self._findings.sort(key=sort_key)
         encode, write = self._encoder.encode, self.destination.write
