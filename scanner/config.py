@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
-import re2
-import yaml
 
 from scanner import quantity
 from scanner.check import SCOPES, Check, LabelSelector, Limit, Parameter, Pattern, Ports
@@ -60,15 +58,25 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path) -> Config:
     """Read a configuration file; raises ConfigError naming the file and the place in it."""
     try:
-        raw = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+        raw = _yaml(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except ValueError as error:
         raise ConfigError(f"{path}: is not valid YAML: {printable(error)}") from None
     try:
         return msgspec.convert(raw or {}, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_explain(str(error))}") from None
+
+
+def _yaml(data: bytes | str) -> Any:
+    """The one document that `data` holds; raises ValueError. Imported on use: most runs read no configuration."""
+    import yaml
+
+    try:
+        return yaml.load(data, Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
 
 
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
@@ -263,8 +271,8 @@ def _from_text(parameter: Parameter, value: str) -> Any:
     if parameter.type is str or Pattern in _options(parameter.type) or parameter.type is Limit:
         return value
     try:
-        return yaml.load(value, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, ValueError) as error:
+        return _yaml(value)
+    except ValueError as error:
         raise ConfigError(f"--param {parameter.name}: {printable(error)}") from None
 
 
@@ -307,7 +315,7 @@ def _shown(raw: Any) -> str:
 def _compile(id: str, parameter: Parameter, raw: Any) -> Any:
     try:
         return _compiled(parameter.type, raw)
-    except (msgspec.ValidationError, ValueError, re2.error) as error:
+    except (msgspec.ValidationError, ValueError) as error:
         message = f"check {id}, parameter {parameter.name}: {printable(error)} ({parameter.doc})"
         raise ConfigError(message) from None
 
@@ -329,9 +337,14 @@ def _pattern(raw: Any) -> Any:
     """An empty pattern would accept everything, so it counts as not configured."""
     if raw is None or raw == "":
         return None
+    import re2
+
     options = re2.Options()
     options.log_errors = False
-    return re2.compile(msgspec.convert(raw, str), options)
+    try:
+        return re2.compile(msgspec.convert(raw, str), options)
+    except re2.error as error:
+        raise ValueError(f"is no RE2 pattern: {error}") from None
 
 
 def _ports(raw: Any) -> Ports:

@@ -44,11 +44,10 @@ class Meta(Wire, frozen=True):
 
 
 class Header(Wire, frozen=True):
-    """What every object has; metadata stays raw, so that a broken one is an error of its own."""
+    """What tells an object's kind."""
 
     api_version: str | None = None
     kind: str | None = None
-    metadata: Raw | UnsetType = UNSET
 
 
 class MetaOnly(Wire, frozen=True):

@@ -15,7 +15,6 @@ from scanner.cli.judge import EXIT, Scan, settings_from
 from scanner.cli.options import ClusterScope, Judging, Logging, Reporting, Running, takes_options
 from scanner.cli.progress import progress
 from scanner.cli.scan import DefaultNamespace, Paths, judge_tasks
-from scanner.cli.targets import ClusterTarget, bundle_tasks, kubeconfig_tasks, manifest_task
 from scanner.collect import Task
 from scanner.config import ConfigError
 
@@ -30,6 +29,8 @@ def collect_manifests(
     paths: Paths, output: BundleFile, judging: Judging, logging: Logging, namespace: DefaultNamespace = None
 ) -> None:
     """Collect manifests."""
+    from scanner.cli.targets import manifest_task
+
     settings, _ = settings_from(judging)
     _write([manifest_task(paths, namespace, settings.kinds())], output, logging)
 
@@ -38,6 +39,8 @@ def collect_manifests(
 @takes_options
 def collect_kubeconfig(output: BundleFile, scope: ClusterScope, judging: Judging, running: Running) -> None:
     """Collect live clusters. Options that select checks decide which kinds are read."""
+    from scanner.cli.targets import ClusterTarget, kubeconfig_tasks
+
     settings, _ = settings_from(judging)
     tasks = kubeconfig_tasks(ClusterTarget(settings.kinds(), scope, running, settings.cluster_ids))
     _write(tasks, output, running, running.concurrency)
@@ -72,6 +75,8 @@ def evaluate(
     logging: Logging,
 ) -> None:
     """Judge bundles: the same report as from the scan itself."""
+    from scanner.cli.targets import bundle_tasks
+
     for path in bundles:
         if not path.is_file():
             raise ConfigError(f"{path}: no such bundle")

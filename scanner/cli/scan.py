@@ -1,4 +1,4 @@
-"""kubeposture scan: read and judge."""
+"""kubeposture scan: read and judge. Providers are imported when a command runs, so that --help stays quick."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from scanner.cli import logs
 from scanner.cli.judge import Scan, settings_from
 from scanner.cli.options import ClusterScope, Judging, Logging, Reporting, Running, takes_options
 from scanner.cli.progress import progress
-from scanner.cli.targets import ClusterTarget, kubeconfig_tasks, manifest_task
 from scanner.collect import Task
 
 app = typer.Typer(help="Read clusters or manifests and judge them.", no_args_is_help=True)
@@ -29,6 +28,8 @@ def scan_manifests(
     paths: Paths, judging: Judging, reporting: Reporting, logging: Logging, namespace: DefaultNamespace = None
 ) -> None:
     """Judge manifests: YAML or JSON files, directories, `kubectl get -o json` dumps."""
+    from scanner.cli.targets import manifest_task
+
     scan = Scan(*settings_from(judging), reporting)
     judge_tasks([manifest_task(paths, namespace, scan.settings.kinds())], scan, logging)
 
@@ -37,6 +38,8 @@ def scan_manifests(
 @takes_options
 def scan_kubeconfig(scope: ClusterScope, judging: Judging, reporting: Reporting, running: Running) -> None:
     """Judge live clusters of a kubeconfig, or the one that this runs in."""
+    from scanner.cli.targets import ClusterTarget, kubeconfig_tasks
+
     settings, config = settings_from(judging)
     tasks = kubeconfig_tasks(ClusterTarget(settings.kinds(), scope, running, settings.cluster_ids))
     judge_tasks(tasks, Scan(settings, config, reporting), running, running.concurrency)

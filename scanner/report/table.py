@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.padding import Padding
@@ -20,6 +22,7 @@ from scanner.workloads import Counts
 
 WIDTH = 100
 EXAMPLES = 4  # objects shown for each check
+UNREAD = 12  # refused lists shown
 INDENT = 9
 COLOURS = {
     Severity.CRITICAL: "bold white on red",
@@ -29,6 +32,13 @@ COLOURS = {
     Severity.INFO: "dim",
 }
 _STATUS_ORDER = (Status.FAIL, Status.ERROR, Status.UNKNOWN)
+
+
+class _Example(NamedTuple):
+    cluster: str
+    place: str
+    message: str
+    source: str  # file and line
 
 
 @dataclass(slots=True)
@@ -41,7 +51,7 @@ class _Group:
     count: int = 0
     exempted: int = 0
     occurrences: int = 0
-    examples: list[tuple[str, str, str]] = field(default_factory=list)  # place, message, line of a file
+    examples: list[_Example] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
         if finding.exemption:
@@ -50,13 +60,17 @@ class _Group:
         self.count += 1
         self.occurrences += finding.occurrences
         if len(self.examples) < EXAMPLES:
-            self.examples.append((_place(finding), printable(finding.message, 400), _source(finding)))
+            self.examples.append(
+                _Example(_cluster(finding), _place(finding), printable(finding.message, 400), _source(finding))
+            )
 
 
 class TableOutput:
     def __init__(self, path: str | None, *, color: bool = True) -> None:
         self.destination = Destination(path)
         self._groups: dict[tuple[Status, str], _Group] = {}
+        self._unread: Counter[tuple[str, str]] = Counter()  # refused list -> checks that it leaves undecided
+        self._several = False  # clusters: only then is each object shown with its cluster
         terminal = path is None and sys.stdout.isatty() and color and "NO_COLOR" not in os.environ
         self._buffer = io.StringIO()
         width = min(WIDTH, Console().width) if path is None and sys.stdout.isatty() else WIDTH
@@ -65,6 +79,9 @@ class TableOutput:
         )
 
     def add(self, finding: Finding) -> None:
+        if finding.status is Status.UNKNOWN and finding.resource.name == "*" and not finding.exemption:
+            self._unread[_cluster(finding), _place(finding)] += 1
+            return
         key = (finding.status, finding.check)
         group = self._groups.get(key)
         if group is None:
@@ -76,6 +93,7 @@ class TableOutput:
 
     def finish(self, ending: Ending) -> None:
         out = self._console
+        self._several = len(ending.clusters) > 1
         self._coverage(ending)
         for status in _order(self._groups):
             groups = sorted(
@@ -86,6 +104,7 @@ class TableOutput:
             out.print(Text(_HEADINGS[status], style="bold"))
             for id, group in groups:
                 self._group(id, group, status)
+        self._undecided()
         self._totals(ending)
         self.destination.write(self._buffer.getvalue().encode(_encoding(self.destination), "replace"))
         self.destination.close()
@@ -98,7 +117,7 @@ class TableOutput:
             gaps = [gap for owner, gap in ending.gaps if owner is cluster]
             out.print(_cluster_line(cluster, ending.cluster_counts.get(cluster.name)))
             for line in _gap_lines(gaps):
-                out.print(Padding(Text(line, style="magenta"), (0, 0, 0, 2)))
+                out.print(Padding(Text(line, style="magenta"), (0, 0, 0, 2), expand=False))
         counts = ending.counts
         if counts.files_read or counts.files_failed:
             failed = f", {counts.files_failed} with errors" if counts.files_failed else ""
@@ -127,13 +146,34 @@ class TableOutput:
         )
         out.print()
         out.print(head)
-        for place, message, source in group.examples:
-            line = Text.assemble(place, "  ", (message, "dim"), (f"  {source}" if source else "", "dim cyan"))
-            out.print(Padding(line, (0, 0, 0, INDENT)))
+        for e in group.examples:
+            source = f"  {e.source}" if e.source else ""
+            line = Text.assemble(self._prefix(e.cluster), e.place, "  ", (e.message, "dim"), (source, "dim cyan"))
+            out.print(Padding(line, (0, 0, 0, INDENT), expand=False))
         if group.count > len(group.examples):
-            out.print(Padding(Text(f"… {group.count - len(group.examples)} more", style="dim"), (0, 0, 0, INDENT)))
+            out.print(
+                Padding(
+                    Text(f"… {group.count - len(group.examples)} more", style="dim"), (0, 0, 0, INDENT), expand=False
+                )
+            )
         if status is Status.FAIL:
-            out.print(Padding(Text.assemble(("fix  ", "green"), group.fix), (0, 0, 0, INDENT)))
+            out.print(Padding(Text.assemble(("fix  ", "green"), group.fix), (0, 0, 0, INDENT), expand=False))
+
+    def _undecided(self) -> None:
+        """A refused list leaves many checks undecided for one reason: one line each."""
+        if not self._unread:
+            return
+        out = self._console
+        out.print()
+        out.print(Text("Undecided: not read, so not clean", style="bold"))
+        for (cluster, place), checks in list(self._unread.items())[:UNREAD]:
+            line = Text.assemble(self._prefix(cluster), (place, "magenta"), f"  {_n(checks, 'check')} undecided")
+            out.print(Padding(line, (0, 0, 0, 2), expand=False))
+        if len(self._unread) > UNREAD:
+            out.print(Padding(Text(f"… {len(self._unread) - UNREAD} more", style="dim"), (0, 0, 0, 2), expand=False))
+
+    def _prefix(self, cluster: str) -> str:
+        return f"{cluster}: " if cluster and self._several else ""
 
     def _totals(self, ending: Ending) -> None:
         out, summary = self._console, ending.summary
@@ -158,7 +198,7 @@ class TableOutput:
 _HEADINGS = {
     Status.FAIL: "Fails",
     Status.ERROR: "Could not be understood",
-    Status.UNKNOWN: "Unknown: not read, so not clean",
+    Status.UNKNOWN: "Unknown: evidence is missing",
     Status.PASS: "Passes",
     Status.NOT_APPLICABLE: "Not applicable",
 }
@@ -176,13 +216,17 @@ def _place(finding: Finding) -> str:
         inside = f" in {r.namespace}" if r.namespace and r.namespace != "*" else ""
         text = f"{r.kind}{inside}"
     elif r.kind in ("Cluster", "Files"):
-        text = "configure"
+        text = "to configure:"
     else:
         container = f" ({printable(r.container, 63)})" if r.container else ""
         text = f"{r.namespace + '/' if r.namespace else ''}{r.kind}/{printable(r.name, 80)}{container}"
-    if finding.cluster:
-        text = f"{finding.cluster.name}: {text}" if r.kind != "Cluster" else f"{finding.cluster.name}"
+        if len(finding.pods) > 1 or finding.occurrences > 1:
+            text += f" ×{finding.occurrences:,}"
     return printable(text, 300)
+
+
+def _cluster(finding: Finding) -> str:
+    return printable(finding.cluster.name, 60) if finding.cluster else ""
 
 
 def _source(finding: Finding) -> str:
