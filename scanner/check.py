@@ -191,6 +191,8 @@ def check(
 
     def declare(function: Callable[..., Verdict]) -> Check:
         title, _, why = inspect.cleandoc(function.__doc__ or "").partition("\n")
+        if not title.strip() or not why.strip() or not fix:
+            raise TypeError(f"{id}: needs a docstring of title, empty line and reason, and a fix")
         hints = get_type_hints(function, include_extras=True)
         subject, *rest = inspect.signature(function).parameters.values()
         scope = hints[subject.name]

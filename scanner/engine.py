@@ -154,7 +154,7 @@ class _Run:
         resource = root.resource
         for shape in root.shapes:
             view = shape.workload
-            labels = dict(view.labels) if view.labels else resource.labels
+            labels = dict(view.labels)
             here = {id for id, p in plans.items() if self._in_scope(p, resource.namespace, labels)}
             for plan in workloads:
                 verdict = self._workload_verdict(plan, view) if plan.check.id in here else _EXCLUDED

@@ -45,5 +45,7 @@ def trusted_registries(
     An image from an unknown place is unknown code; a registry of your own can be scanned, signed and kept available.
     """
     by_pattern = allowed_images_regex is not None and allowed_images_regex.search(c.image) is not None
-    trusted = by_pattern or any(image_ref.in_registry(c.image, entry) for entry in allowed_registries)
+    trusted = bool(c.image) and (
+        by_pattern or any(image_ref.in_registry(c.image, entry) for entry in allowed_registries)
+    )
     return require(trusted, "comes from a registry that is not trusted", c.where("image"), c.image or None)

@@ -103,7 +103,7 @@ def host_network_ports(
         messages.append("shares the node's network")
         evidence.append(Evidence(w.where("hostNetwork"), "true"))
     # The API server writes hostPort = containerPort into running pods on the host network: one cause, one report.
-    implied = w.host_network and w.pod.live
+    implied = w.host_network and w.pod.live and not allow_host_network
     for port in (p for c in w.containers for p in c.ports):
         number = port.host_port
         if number is None or (number == 0 and not azure_rules) or (implied and number == port.container_port):

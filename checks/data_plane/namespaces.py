@@ -46,7 +46,7 @@ def default_namespace(
         return not_applicable("kind_not_selected")
     if o.namespace != "default":
         return PASS
-    if _made_by_kubernetes(o) or (not azure_rules and _made_by_others(o)):
+    if not o.workload and (_made_by_kubernetes(o) or (not azure_rules and _made_by_others(o))):
         return not_applicable("created_by_the_platform")
     reason = "namespace_default" if o.namespace_set else "namespace_not_set"
     value = o.namespace if o.namespace_set else None

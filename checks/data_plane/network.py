@@ -170,54 +170,70 @@ def _no_tls() -> Verdict:
     return fail("has no TLS certificate", Evidence("spec.tls", text(None)), reason="no_tls")
 
 
+# What Go's strconv.ParseBool takes, which the controllers read their annotations with.
+_SWITCHES = {**dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True)}
+_SWITCHES |= dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False)
+_AZURE_SWITCHES = {"true": True, "false": False}
+
+
 def _application_gateway(i: Ingress) -> Verdict:
-    return PASS if i.tls or APPGW_CERTIFICATE in i.annotations else _no_tls()
+    return PASS if i.tls or i.annotations.get(APPGW_CERTIFICATE) else _no_tls()
 
 
 def _nginx(i: Ingress, azure_rules: bool) -> Verdict:
     notes = i.annotations
     if i.master_tls and not azure_rules:
         return PASS
-    if not (i.tls or NGINX + "auth-tls-secret" in notes or notes.get(NGINX + "ssl-passthrough") == "true"):
-        return _no_tls()
-    redirect = notes.get(NGINX + "ssl-redirect")
-    every_host = bool(i.hosts) and all(i.hosts)
-    forced = notes.get(NGINX + "force-ssl-redirect") == "true"
-    if forced or (redirect != "false" and every_host):
-        return PASS
-    at = _at(NGINX + ("ssl-redirect" if redirect == "false" else "force-ssl-redirect"))
-    value = redirect if redirect == "false" else notes.get(NGINX + "force-ssl-redirect")
-    message = (
-        "does not redirect plain HTTP to HTTPS" if redirect == "false" else "has a rule without host and no redirect"
+    switches = _AZURE_SWITCHES if azure_rules else _SWITCHES
+    passthrough, forced, redirect = (
+        switches.get(notes.get(NGINX + name, "")) for name in ("ssl-passthrough", "force-ssl-redirect", "ssl-redirect")
     )
-    return fail(message, Evidence(at, text(value), "false"), reason="no_redirect")
+    if not (i.tls or notes.get(NGINX + "auth-tls-secret") or passthrough):
+        return _no_tls()
+    every_host = bool(i.hosts) and all(i.hosts)
+    if forced or (redirect is not False and every_host):
+        return PASS
+    name = NGINX + ("ssl-redirect" if redirect is False else "force-ssl-redirect")
+    message = (
+        "does not redirect plain HTTP to HTTPS" if redirect is False else "has a rule without host and no redirect"
+    )
+    default = None if name in notes else "false"
+    return fail(message, Evidence(_at(name), text(notes.get(name)), default), reason="no_redirect")
 
 
 def _gce(i: Ingress) -> Verdict:
-    if not (i.tls or any(name in i.annotations for name in GCE_CERTIFICATES)):
+    if not (i.tls or any(i.annotations.get(name) for name in GCE_CERTIFICATES)):
         return _no_tls()
-    if i.annotations.get(ALLOW_HTTP) == "false" or i.redirects_by_frontend():
+    value = i.annotations.get(ALLOW_HTTP)
+    if _SWITCHES.get(value or "") is False or i.redirects_by_frontend():
         return PASS
-    evidence = Evidence(_at(ALLOW_HTTP), text(i.annotations.get(ALLOW_HTTP)), "true")
+    evidence = Evidence(_at(ALLOW_HTTP), text(value), "true" if value is None else None)
     return fail("serves plain HTTP beside HTTPS", evidence, reason="no_redirect")
 
 
 def _alb(i: Ingress) -> Verdict:
     at = ALB + "listen-ports"
-    certificate = ALB + "certificate-arn" in i.annotations
+    certificate = bool(i.annotations.get(ALB + "certificate-arn"))
     written = i.annotations.get(at)
     default = '[{"HTTPS": 443}]' if certificate else '[{"HTTP": 80}]'
-    try:
-        listeners = msgspec.json.decode(written or default, type=list[dict[str, int]])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    protocols = _alb_protocols(written or default)
+    if not protocols or not protocols <= {"HTTP", "HTTPS"}:
         evidence = Evidence(_at(at), text(written))
         return fail("has listen-ports that cannot be read", evidence, reason="bad_listen_ports")
-    protocols = {protocol for listener in listeners for protocol in listener}
-    redirects = i.group_redirect or ALB + "ssl-redirect" in i.annotations
+    redirects = i.group_redirect or bool(i.annotations.get(ALB + "ssl-redirect"))
     if "HTTP" not in protocols or ("HTTPS" in protocols and redirects):
         return PASS
     evidence = Evidence(_at(at), text(written), None if written else default)
     return fail("serves plain HTTP", evidence, reason="no_redirect" if "HTTPS" in protocols else "no_tls")
+
+
+def _alb_protocols(listen_ports: str) -> set[str]:
+    """Empty where the annotation cannot be read; the controller refuses such an Ingress."""
+    try:
+        listeners = msgspec.json.decode(listen_ports, type=list[dict[str, int]])
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return set()
+    return {protocol for listener in listeners for protocol in listener}
 
 
 def _covered_hosts(i: Ingress) -> Verdict:

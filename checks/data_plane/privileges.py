@@ -160,8 +160,10 @@ def least_privileged_capabilities(
     name = str.upper if azure_rules else _bare
     allowed = set(map(name, allowed_capabilities))
     extra = () if "*" in allowed else tuple(a for a in c.capabilities_added if name(a) not in allowed)
-    dropped = set(map(name, c.capabilities_dropped))
-    kept = () if "ALL" in dropped else tuple(r for r in required_drop_capabilities if name(r) not in dropped)
+    # Runtimes know ALL by this name only: CAP_ALL drops nothing.
+    everything = "ALL" in map(str.upper, c.capabilities_dropped)
+    dropped = set(map(name, c.capabilities_dropped)) - {"ALL"}
+    kept = () if everything else tuple(r for r in required_drop_capabilities if name(r) not in dropped)
     if not extra and not kept:
         return PASS
     evidence, messages = [], []
@@ -255,7 +257,8 @@ def _group_problems(
         yield f"{field} is not set", Evidence(at, text(None))
     outside = [g for g in groups if not _within(g, ranges)]
     if outside:
-        yield f"{field} {text(outside)} is not in the allowed ranges", Evidence(at, text(groups))
+        value = groups if field == "supplementalGroups" else groups[0]
+        yield f"{field} {', '.join(map(str, outside))} is not in the allowed ranges", Evidence(at, text(value))
 
 
 def _within(value: int, ranges: Iterable[Range]) -> bool:

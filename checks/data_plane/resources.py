@@ -45,14 +45,20 @@ def container_limits(
     A container without limits can take the node's CPU and memory from its neighbours, by mistake or on purpose.
     """
     apply = c.pod.in_cluster if apply_limit_ranges is None else apply_limit_ranges
-    problems = [
-        _problem(c, "cpu", c.cpu_limit, cpu_limit, apply, azure_rules),
-        _problem(c, "memory", c.memory_limit, memory_limit, apply, azure_rules),
-    ]
-    found = [p for p in problems if p]
-    if not found:
-        return PASS
-    return fail("; ".join(message for message, _ in found), *(evidence for _, evidence in found))
+    found: list[tuple[str, Evidence]] = []
+    missing: MissingEvidence | None = None
+    for resource, own, maximum in (("cpu", c.cpu_limit, cpu_limit), ("memory", c.memory_limit, memory_limit)):
+        try:
+            problem = _problem(c, resource, own, maximum, apply, azure_rules)
+        except MissingEvidence as error:
+            missing = error  # what the other resource proves stands
+        else:
+            found += [problem] if problem else []
+    if found:
+        return fail("; ".join(message for message, _ in found), *(evidence for _, evidence in found))
+    if missing:
+        raise missing
+    return PASS
 
 
 def _problem(

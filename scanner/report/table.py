@@ -220,8 +220,8 @@ def _place(finding: Finding) -> str:
     else:
         container = f" ({printable(r.container, 63)})" if r.container else ""
         text = f"{r.namespace + '/' if r.namespace else ''}{r.kind}/{printable(r.name, 80)}{container}"
-        if len(finding.pods) > 1 or finding.occurrences > 1:
-            text += f" ×{finding.occurrences:,}"
+        if finding.pods and finding.occurrences > 1:
+            text += f", {finding.occurrences:,} pods"
     return printable(text, 300)
 
 
