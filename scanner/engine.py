@@ -132,7 +132,8 @@ class _Run:
         objects = [p for p in self.plans if p.check.scope is Resource]
         for root in self.inventory.roots:
             yield from self._root(root, containers, workloads)
-            yield from self._subjects(objects, root.resource, root.resource, root)
+            if root.shapes:  # else nothing of it was understood, and one error says so
+                yield from self._subjects(objects, root.resource, root.resource, root)
         for service in self.inventory.services:
             yield from self._subjects(services, service, service.resource)
             yield from self._subjects(objects, service.resource, service.resource)

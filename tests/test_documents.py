@@ -16,8 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from manifest_data import manifests
 
-from providers.files import documents
-from providers.files.documents import Document, DocumentError, read, read_json
+from providers.files import yaml_reader
+from providers.files.document import MAX_MESSAGE, Document, DocumentError
+from providers.files.documents import read, read_json
+from providers.files.yaml_reader import MAX_DEPTH
 
 
 def value_of(text: str | bytes) -> Any:
@@ -30,7 +32,7 @@ def error_of(text: str | bytes) -> str:
     [found] = read(text.encode() if isinstance(text, str) else text)
     assert isinstance(found, DocumentError), found
     assert found.message.startswith(f"line {found.line}: ")
-    assert len(found.message) <= documents.MAX_MESSAGE
+    assert len(found.message) <= MAX_MESSAGE
     assert found.message.isprintable()
     return found.message
 
@@ -238,7 +240,7 @@ def test_errors(text: str | bytes, message: str) -> None:
 
 def test_error_messages_are_short_and_printable() -> None:
     message = error_of('"' + "x" * 500 + '\\e[31m": 1\n"' + "x" * 500 + '\\e[31m": 2')
-    assert len(message) == documents.MAX_MESSAGE
+    assert len(message) == MAX_MESSAGE
     assert "\x1b" not in error_of('"\\e[31m": 1\n"\\e[31m": 2')
 
 
@@ -355,15 +357,15 @@ def test_depth_is_limited_the_same_by_both_parsers(nesting: Any, monkeypatch: py
         text = nesting(levels).encode()
         [quick] = read(text)
         with monkeypatch.context() as patch:
-            patch.setattr(documents, "_is_shallow", lambda _chunk: False)
+            patch.setattr(yaml_reader, "_is_shallow", lambda _chunk: False)
             [counted] = read(text)
         assert type(quick) is type(counted), levels
         assert quick.line == counted.line
         if isinstance(quick, Document):
-            assert depth(quick.value) <= documents.MAX_DEPTH
+            assert depth(quick.value) <= MAX_DEPTH
         elif "a key is" not in quick.message:
             assert "levels of nesting" in quick.message
-            assert levels > documents.MAX_DEPTH // 2 - 1
+            assert levels > MAX_DEPTH // 2 - 1
 
 
 @settings(deadline=None)
@@ -371,20 +373,21 @@ def test_depth_is_limited_the_same_by_both_parsers(nesting: Any, monkeypatch: py
 def test_shallow_text_is_shallow(text: str) -> None:
     """Text that skips the counting parser never needs it."""
     chunk = text.encode()
-    parser = documents._CountingParser(chunk)
+    parser = yaml_reader._CountingParser(chunk)
     try:
         while parser.check_node():
             parser.get_node()
-    except (yaml.YAMLError, documents._Refused):
+    except (yaml.YAMLError, yaml_reader._Refused):
         pass
-    if documents._is_shallow(chunk):
-        assert parser.depth <= documents.MAX_DEPTH
+    if yaml_reader._is_shallow(chunk):
+        assert parser.depth <= MAX_DEPTH
         assert parser.nodes <= 2 * len(chunk) + 2
 
 
 CRASHERS = """
 import resource, sys
-from providers.files.documents import Document, read, read_json
+from providers.files.document import Document
+from providers.files.documents import read, read_json
 n = 50_000
 texts = [b"[" * n, b"{" * n, b"- " * n, b"? " * n, b"a: [" * n, b'{"a":' * n, b"[" * n + b"]" * n, b"&a [" * n,
          b"- " * n + b"x", b"!!seq [" * n, b"\\n".join(b" " * i + b"a:" for i in range(4_000)),
@@ -434,8 +437,8 @@ def test_large_but_honest_documents_are_read() -> None:
 def test_caches_are_bounded() -> None:
     text = "".join(f"key-{i}: value-{i}\n" for i in range(20_000)) + "last: true\n"
     assert value_of(text)["last"] is True
-    assert len(documents._PLAIN) <= documents._CACHED
-    assert len(documents._KEYS) <= documents._CACHED
+    assert len(yaml_reader._PLAIN) <= yaml_reader._CACHED
+    assert len(yaml_reader._KEYS) <= yaml_reader._CACHED
 
 
 # -- lines

@@ -39,8 +39,8 @@ def serve():
     """Starts servers. Whatever a test does, no scan may send anything but GET, or ask for Secrets."""
     requests = []
 
-    def start(*objects, namespaces=("a", "b"), **options):
-        server = ApiServer([*map(namespace, ("kube-system", *namespaces)), *objects], **options)
+    def start(*objects, namespaces=("a", "b"), uid=UID, **options):
+        server = ApiServer([namespace("kube-system", uid), *map(namespace, namespaces), *objects], **options)
         requests.append(server.requests)
         return stack.enter_context(server)
 
@@ -57,8 +57,8 @@ def deny_cluster_wide(server):
             server.deny_cluster_wide(resource.plural)
 
 
-def namespace(name):
-    meta = {"name": name, "labels": {"team": name}} | ({"uid": UID} if name == "kube-system" else {})
+def namespace(name, uid=""):
+    meta = {"name": name, "labels": {"team": name}} | ({"uid": uid} if uid else {})
     return {"kind": "Namespace", "metadata": meta}
 
 
@@ -503,7 +503,7 @@ def test_a_kind_that_a_cluster_does_not_have_is_no_gap(serve, scan):
 
 
 def test_contexts_side_by_side_by_glob_and_one_is_dead(serve, scan):
-    one, two, dead, other = serve(*crowd(1)), serve(*crowd(2)), serve(), serve(*crowd(4))
+    one, two, dead, other = serve(*crowd(1)), serve(*crowd(2), uid="two"), serve(), serve(*crowd(4))
     dead.__exit__()
     for server in (one, two):
         server.latency = 0.02
@@ -517,6 +517,14 @@ def test_contexts_side_by_side_by_glob_and_one_is_dead(serve, scan):
     assert {g["cluster"] for g in found.report["gaps"]} == {"prod-dead"}
     assert found.report["coverage"]["clusters"] == {"expected": 3, "judged": 2, "partial": 0, "unread": 1}
     assert other.requests == []
+
+
+def test_two_contexts_of_one_cluster_are_judged_once(serve, scan):
+    server = serve(*crowd(3))
+    found = scan(server, "--context", "*", context="admin", others={"auditor": server})
+    assert found.planes == {"admin": "complete", "auditor": "complete"}
+    assert found.report["summary"]["by_status"]["fail"] == 1
+    assert "is the same cluster as" in found.report["scan"]["warnings"][0]
 
 
 def test_ids_follow_the_cluster_and_not_the_way_to_it(serve, scan):

@@ -63,7 +63,7 @@ def _allows(ports: Ports | None, port: int, literal: bool, *, ranges: bool = Tru
     fix="Declare only approved container ports, or extend the list.",
     refs=(
         "mdc:5f88450f-9546-4b78-a181-a2d9162bb441",
-        "azure-policy-6.2.1:440b515e-a580-421e-abeb-b159a61ddcbc",
+        "azure-policy-6.2.0:440b515e-a580-421e-abeb-b159a61ddcbc",
         "nsa:Network policies",
     ),
     exclude=("containers",),

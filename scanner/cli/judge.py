@@ -79,6 +79,7 @@ class Scan:
         self.clusters: list[Cluster] = []
         self.gaps: list[tuple[Cluster | None, Gap]] = []
         self.counts = Counts()
+        self.warnings: list[str] = []
         self.cluster_counts: dict[str, Counts] = {}
         self.outputs = open_outputs(reporting.output or list(config.outputs) or ["table"], color=not reporting.no_color)
 
@@ -112,7 +113,10 @@ class Scan:
         estate = reading.estate
         cluster, inventory = estate.cluster, estate.inventory
         if cluster:
+            seen_before = self._seen_before(cluster)
             self.clusters.append(cluster)
+            if seen_before:
+                return
             self.cluster_counts[cluster.name] = inventory.counts
         self.gaps += [(cluster, gap) for gap in inventory.gaps]
         for field in Counts.__struct_fields__:
@@ -133,10 +137,18 @@ class Scan:
             for output in self.outputs:
                 output.add(finding)
 
+    def _seen_before(self, cluster: Cluster) -> bool:
+        """Two contexts may lead to one cluster: it is judged once, unless the first look at it was not complete."""
+        first = next((c for c in self.clusters if cluster.uid and c.uid == cluster.uid), None)
+        if first is None or first.data_plane is not PlaneState.COMPLETE:
+            return False
+        self.warnings.append(f"{cluster.name} is the same cluster as {first.name}: reported once, as {first.name}")
+        return True
+
     def _finish(self) -> int:
         reasons = self._exit_reasons()
         code = next((code for reason, code in EXIT.items() if reason in reasons), 0)
-        warnings = [*self.settings.warnings, *self.exemptions.warnings()]
+        warnings = [*self.settings.warnings, *self.warnings, *self.exemptions.warnings()]
         complete = not self._incomplete()
         info = ScanInfo(self.id, self.started_at, utc_now(), self.settings.profile.name, complete, reasons, warnings)
         ending = Ending(

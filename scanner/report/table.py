@@ -258,11 +258,18 @@ def _gap_lines(gaps: list[Gap]) -> list[str]:
     lines = []
     for (reason, namespace, _), same in list(merged.items())[:8]:
         where = "" if namespace == "*" else f" in {namespace}"
-        what = ", ".join(g.what for g in same[:5]) + (f" and {len(same) - 5} more" if len(same) > 5 else "")
-        lines.append(printable(f"not read: {what}{where}: {reason}: {same[0].detail}", 300))
+        why = same[0].detail
+        if same[0].permission:
+            rights = _some([g.permission.partition(" in namespace ")[0] for g in same])
+            why = f"needed: {rights}" + ("" if namespace == "*" else f" in namespace {namespace}")
+        lines.append(printable(f"not read: {_some([g.what for g in same])}{where}: {reason}; {why}", 400))
     if len(merged) > 8:
         lines.append(f"… and {len(merged) - 8} more gaps: see the JSON report")
     return lines
+
+
+def _some(words: list[str]) -> str:
+    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
 
 def _score(score: dict[str, float | None]) -> str:
@@ -281,7 +288,8 @@ def _next_steps(groups: dict[tuple[Status, str], _Group], ending: Ending) -> lis
         steps.append(f"next: kubeposture checks show {min(failing)[2]}")
         steps.append("      add -o json=report.json for every finding with its evidence")
     if not ending.scan.complete:
-        steps.append("this scan is incomplete: see what was not read above; exit code 3 says so too")
+        code = "; exit code 3 says so too" if ending.exit_code == 3 else ""
+        steps.append(f"this scan is incomplete: see above what was not read{code}")
     return steps
 
 

@@ -1,0 +1,330 @@
+"""What the catalogue says of every check, and which module may import which."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import pytest
+
+import checks
+from scanner.check import AZURE_SYSTEM, AZURE_SYSTEM_WITH_DEFENDER, PROVIDER_MANAGED, Check, check, parse_ref
+from scanner.kube import Container
+from scanner.model import PASS, Severity, Verdict
+from scanner.profiles import PROFILES
+
+ROOT = Path(__file__).parent.parent
+ACCESS, HARDENING = "Manage access and permissions", "Remediate security configurations"
+NETWORK = "Restrict unauthorized network access"
+
+
+class Row(NamedTuple):
+    """What Microsoft publishes of one recommendation: `policy` is major version and definition id."""
+
+    title: str
+    key: str
+    policy: str
+    severity: str
+    control: str
+    agents: bool  # Defender's own namespaces are left out too
+
+
+# fmt: off
+MICROSOFT = {
+    "k8s-container-limits": Row(
+        "Container CPU and memory limits should be enforced", "405c9ae6-49f9-46c4-8873-a86690f27818",
+        "9:e345eecc-fa47-480f-9e88-67dcc122b164", "medium", "Protect applications against DDoS attack", True),
+    "k8s-trusted-registries": Row(
+        "Container images should be deployed from trusted registries only", "8d244d29-fa00-4332-b935-c3a51d525417",
+        "9:febd0533-8e55-448f-b837-bd0e06f16469", "high", "Remediate vulnerabilities", True),
+    "k8s-host-namespaces": Row(
+        "Containers sharing sensitive host namespaces should be avoided", "802c0637-5a8c-4c98-abd7-7c96d89d6010",
+        "5:47a1ee2f-2a2a-4576-bf2a-e0e36709c2b8", "medium", ACCESS, False),
+    "k8s-apparmor-profile": Row(
+        "Containers should only use allowed AppArmor profiles", "86f91051-9d6a-47c3-a07f-bd14cb214b45",
+        "6:511f5417-5d12-434d-ab2e-816901e72a5e", "high", HARDENING, True),
+    "k8s-privilege-escalation": Row(
+        "Container with privilege escalation should be avoided", "43dc2a2e-ce69-4d42-923e-ab7d136f2cfe",
+        "7:1c6e92c9-99f0-4e55-9cf2-0c234dc48f99", "medium", ACCESS, False),
+    "k8s-read-only-root-fs": Row(
+        "Immutable (read-only) root filesystem should be enforced for containers",
+         "27d6f0e9-b4d5-468b-ae7e-03d5473fd864",
+        "6:df49d893-a74c-421d-bc95-c663042e5b80", "medium", ACCESS, True),
+    "k8s-https-only": Row(
+        "Kubernetes clusters should be accessible only over HTTPS", "c6d87087-9ebe-b31f-b452-0bf3bbbaccd2",
+        "8:1a5b4dca-0b6f-4cf5-907c-56316bc1bf3d", "high", "Encrypt data in transit", False),
+    "k8s-automount-api-credentials": Row(
+        "Kubernetes clusters should disable automounting API credentials", "32060ac3-f17f-4848-db8e-e7cf2c9a53eb",
+        "4:423dd1ba-798e-40e4-9c4d-b6902674b423", "high", ACCESS, True),
+    "k8s-cap-sys-admin": Row(
+        "Kubernetes clusters should not grant CAPSYSADMIN security capabilities",
+         "aba14f78-27c5-af84-848e-9105d18dfd92",
+        "5:d2e7ea85-6b44-4317-a0be-1b951587f626", "high", ACCESS, True),
+    "k8s-default-namespace": Row(
+        "Kubernetes clusters should not use the default namespace", "ff87e0b4-17df-d338-5b19-80e71e0dcc9d",
+        "4:9f061a12-e40d-4183-a00e-171812443373", "low", "Implement security best practices", False),
+    "k8s-least-privileged-capabilities": Row(
+        "Least privileged Linux capabilities should be enforced for containers", "11c95609-3553-430d-b788-fd41cde8b2db",
+        "6:c26596ff-4d70-4e6a-9a30-c2506bd2f80c", "medium", ACCESS, True),
+    "k8s-privileged-container": Row(
+        "Privileged containers should be avoided", "5d90913f-a1c5-4429-ad54-2c6c17fb3c73",
+        "9:95edb821-ddaf-4404-9732-666045e056b4", "medium", ACCESS, True),
+    "k8s-run-as-root": Row(
+        "Running containers as root user should be avoided", "9b795646-9130-41a4-90b7-df9eae2437c8",
+        "6:f06ddb64-5fa3-4b77-b166-acb36f7f6042", "high", ACCESS, True),
+    "k8s-service-allowed-ports": Row(
+        "Services should listen on allowed ports only", "add45209-73f6-4fa5-a5a5-74a451b07fbe",
+        "8:233a2a17-77ca-4fb1-9b6b-69223d272a44", "medium", NETWORK, False),
+    "k8s-container-allowed-ports": Row(
+        "Containers should listen on allowed ports only", "5f88450f-9546-4b78-a181-a2d9162bb441",
+        "6.2.0:440b515e-a580-421e-abeb-b159a61ddcbc", "medium", NETWORK, False),
+    "k8s-host-network-ports": Row(
+        "Usage of host networking and ports should be restricted", "ebc68898-5c0f-4353-a426-4a5f1e737b12",
+        "6:82985f06-dc18-4a48-bc1c-b9f4f0098cfe", "medium", NETWORK, False),
+    "k8s-hostpath-volumes": Row(
+        "Usage of pod HostPath volume mounts should be restricted to a known list to restrict node access from "
+        "compromised containers", "f0debc84-981c-4a0d-924d-aa4bd7d55fef",
+        "6:098fc59e-46c7-4d99-9b16-64990e543d75", "medium", ACCESS, True),
+}
+# fmt: on
+FRAMEWORKS = {"mdc", "azure-policy", "pss", "cis-k8s", "cis-aks", "cis-eks", "cis-gke", "nsa", "mitre"}
+CATALOGUE = checks.load()
+
+
+def refs(item: Check, framework: str) -> list[str]:
+    return [f"{r.version}:{r.id}" if r.version else r.id for r in item.refs if r.framework == framework]
+
+
+def test_there_are_seventeen() -> None:
+    assert set(CATALOGUE) == set(MICROSOFT)
+
+
+@pytest.mark.parametrize("id", MICROSOFT)
+def test_what_microsoft_publishes(id: str) -> None:
+    item, row = CATALOGUE[id], MICROSOFT[id]
+    assert (item.title, item.severity, item.controls) == (row.title, row.severity, (row.control,))
+    assert item.assessment_keys == (row.key,)
+    assert refs(item, "azure-policy") == [row.policy]
+
+
+@pytest.mark.parametrize("id", MICROSOFT)
+def test_namespaces_that_microsoft_leaves_out(id: str) -> None:
+    system = AZURE_SYSTEM_WITH_DEFENDER if MICROSOFT[id].agents else AZURE_SYSTEM
+    item = CATALOGUE[id]
+    if id == "k8s-default-namespace":
+        system = ()
+    assert item.system_namespaces == system
+    assert item.parameters["excluded_namespaces"].default == ((*system, *PROVIDER_MANAGED) if system else ())
+    assert PROFILES["defender"].values(item).get("excluded_namespaces", []) == list(system)
+
+
+@pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda c: c.id)
+def test_a_person_can_read_it(item: Check) -> None:
+    assert not item.title.endswith(".")
+    assert item.why.endswith(".")
+    assert item.fix.endswith(".")
+    assert item.category == "data_plane"
+    for parameter in item.parameters.values():
+        assert parameter.doc
+        assert not parameter.doc.endswith(".")
+
+
+@pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda c: c.id)
+def test_references(item: Check) -> None:
+    assert {r.framework for r in item.refs} <= FRAMEWORKS
+    assert len(set(item.refs)) == len(item.refs)
+    assert all(r.version for r in item.refs if r.framework.startswith(("cis", "azure-policy")))
+
+
+def test_only_the_deprecated_check_is_off() -> None:
+    assert [c.id for c in CATALOGUE.values() if not c.on] == ["k8s-container-allowed-ports"]
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=lambda p: p.name)
+def test_profiles_name_checks_and_parameters_that_exist(profile: Any) -> None:
+    assert set(profile.switch_on) <= set(CATALOGUE)
+    for id, values in profile.parameters.items():
+        assert set(values) <= set(CATALOGUE[id].parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("mdc:5d90913f", ("mdc", None, "5d90913f")),
+        ("cis-k8s-1.12:5.2.2", ("cis-k8s", "1.12", "5.2.2")),
+        ("cis-eks-1.8.0:4.2.1", ("cis-eks", "1.8.0", "4.2.1")),
+        ("nsa:Network policies", ("nsa", None, "Network policies")),
+    ],
+)
+def test_parse_ref(text: str, parts: tuple[str, str | None, str]) -> None:
+    ref = parse_ref(text)
+    assert (ref.framework, ref.version, ref.id) == parts
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Declarations that are refused
+
+
+def documented(c: Container) -> Verdict:
+    """Title
+
+    Why.
+    """
+    return PASS
+
+
+def undocumented(c: Container) -> Verdict:
+    return PASS
+
+
+def title_only(c: Container) -> Verdict:
+    """Title"""
+    return PASS
+
+
+def bare_parameter(c: Container, *, limit: int = 1) -> Verdict:
+    """Title
+
+    Why.
+    """
+    return PASS
+
+
+def positional(c: Container, limit: Annotated[int, "help"] = 1) -> Verdict:
+    """Title
+
+    Why.
+    """
+    return PASS
+
+
+def without_default(c: Container, *, limit: Annotated[int, "help"]) -> Verdict:
+    """Title
+
+    Why.
+    """
+    return PASS
+
+
+def unknown_scope(c: int) -> Verdict:
+    """Title
+
+    Why.
+    """
+    return PASS
+
+
+def declare(function: Callable[..., Verdict], **changes: Any) -> Check:
+    return check("k8s-x", Severity.LOW, **{"fix": "Fix.", "controls": (), "refs": (), **changes})(function)
+
+
+REFUSED = [undocumented, title_only, bare_parameter, positional, without_default, unknown_scope]
+
+
+@pytest.mark.parametrize("function", REFUSED, ids=lambda f: f.__name__)
+def test_declaration_is_refused(function: Callable[..., Verdict]) -> None:
+    with pytest.raises(TypeError, match="k8s-x"):
+        declare(function)
+
+
+def test_declaration_needs_a_fix_and_readable_references() -> None:
+    assert declare(documented).title == "Title"
+    with pytest.raises(TypeError, match="k8s-x"):
+        declare(documented, fix="")
+    with pytest.raises(ValueError, match="framework"):
+        declare(documented, refs=("no colon",))
+
+
+def test_two_checks_of_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("checks.data_plane.identity")
+    twin = dataclasses.replace(CATALOGUE["k8s-run-as-root"], title="Another")
+    monkeypatch.setattr(module, "twin", twin, raising=False)
+    with pytest.raises(ValueError, match="k8s-run-as-root"):
+        checks.load.__wrapped__()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Imports
+
+SDKS = ("azure", "boto3", "botocore", "google", "kubernetes", "msrest")
+FOR_CHECKS = {f"scanner.{m}" for m in ("model", "kube", "check", "quantity", "image_ref", "ports")}
+FOR_PROVIDERS = {f"scanner.{m}" for m in ("model", "kube", "normalize", "workloads", "bundle", "collect")}
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> set[str]:
+    """Names of modules that a module imports anywhere, functions included."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        found |= _names(node)
+    return found
+
+
+def _names(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names}
+    if not isinstance(node, ast.ImportFrom):
+        return set()
+    if node.module in ("scanner", "providers", "checks"):
+        return {f"{node.module}.{alias.name}" for alias in node.names}
+    return {"." * node.level + (node.module or "")}
+
+
+def imported_on_start(path: Path) -> Iterator[str]:
+    """Names imported when the module is: not those inside functions or under TYPE_CHECKING."""
+    pending: list[ast.AST] = list(ast.parse(path.read_text(encoding="utf-8")).body)
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or "TYPE_CHECKING" in _test_of(node):
+            continue
+        yield from _names(node)
+        pending += ast.iter_child_nodes(node)
+
+
+def _test_of(node: ast.AST) -> str:
+    return ast.unparse(node.test) if isinstance(node, ast.If) else ""
+
+
+def of_project(names: set[str]) -> set[str]:
+    return {n for n in names if n.partition(".")[0] in ("scanner", "providers", "checks") or n.startswith(".")}
+
+
+def inside(name: str, allowed: set[str]) -> bool:
+    return any(name == a or name.startswith(a + ".") for a in allowed)
+
+
+@pytest.mark.parametrize("path", modules("checks"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_checks_know_no_providers(path: Path) -> None:
+    strangers = {n for n in of_project(imported(path)) if not inside(n, FOR_CHECKS)}
+    assert not strangers
+    assert not {n for n in imported(path) if n.partition(".")[0] in SDKS}
+
+
+@pytest.mark.parametrize("path", modules("providers"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_providers_know_no_checks_and_no_other_provider(path: Path) -> None:
+    own = ".".join(path.relative_to(ROOT).parts[:2])
+    assert not {n for n in of_project(imported(path)) if not inside(n, {*FOR_PROVIDERS, own})}
+
+
+# The command line wires everything together, and the entry point makes sure that the packages are ours.
+WIRING = (ROOT / "scanner" / "cli", ROOT / "scanner" / "__main__.py")
+SCANNER = [p for p in modules("scanner") if p not in WIRING and not set(WIRING) & set(p.parents)]
+
+
+@pytest.mark.parametrize("path", SCANNER, ids=lambda p: str(p.relative_to(ROOT)))
+def test_scanner_knows_neither(path: Path) -> None:
+    assert not {n for n in imported(path) if n.partition(".")[0] in ("providers", "checks")}
+
+
+@pytest.mark.parametrize(
+    "path", [*modules("scanner"), *modules("providers"), *modules("checks")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_no_sdk_is_imported_on_start(path: Path) -> None:
+    assert not {n for n in imported_on_start(path) if n.partition(".")[0] in SDKS}
