@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw
 
 from providers.files import documents
-from providers.files.documents import Document, DocumentError, JsonItem, JsonList
+from providers.files.document import Document, DocumentError, JsonItem, JsonList
 from scanner import kube
 from scanner.kube import BY_NAME, Resource, Source, printable
 from scanner.model import Gap, GapReason
