@@ -27,7 +27,7 @@ SCOPES: dict[type, tuple[str, ...]] = {
 AZURE_SYSTEM = ("kube-system", "gatekeeper-system", "azure-arc", "azure-extensions-usage-system")
 AZURE_SYSTEM_WITH_DEFENDER = (*AZURE_SYSTEM, "azuredefender", "mdc")
 
-# Namespaces that the three providers manage themselves; "*" at the end is a prefix.
+# Namespaces that the three providers manage themselves. By exact name: a prefix would be a place to hide in.
 PROVIDER_MANAGED = (
     "kube-public",
     "kube-node-lease",
@@ -41,7 +41,13 @@ PROVIDER_MANAGED = (
     "amazon-cloudwatch",
     "amazon-guardduty",
     "gke-system",
-    "gke-managed-*",
+    "gke-managed-checkpointing",
+    "gke-managed-cim",
+    "gke-managed-dpv2-observability",
+    "gke-managed-filestorecsi",
+    "gke-managed-parallelstorecsi",
+    "gke-managed-system",
+    "gke-managed-volumepopulator",
     "gmp-system",
     "gmp-public",
     "gke-gmp-system",
@@ -77,7 +83,7 @@ class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AllowedHostPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    path_prefix: str
+    path_prefix: Annotated[str, msgspec.Meta(pattern=r"^(/|[A-Za-z]:)")]  # absolute: "" would allow every path
     read_only: bool = False
 
 

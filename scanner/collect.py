@@ -13,9 +13,9 @@ from itertools import islice
 
 import msgspec
 
+from scanner.inventory import Inventory
 from scanner.kube import Source
 from scanner.model import Cluster, Gap, GapReason, PlaneState, utc_now
-from scanner.workloads import Inventory
 
 THREADS = "collect"  # name of the threads that read
 log = logging.getLogger("kubeposture")

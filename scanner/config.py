@@ -125,9 +125,7 @@ class Plan:
     @cached_property
     def subjects(self) -> tuple[str, ...]:
         """Plurals of the kinds that this check judges."""
-        plurals = SCOPES[self.check.scope]
-        kinds = self.values.get("kinds")
-        return (*plurals, "secrets") if kinds and "Secret" in kinds else plurals
+        return SCOPES[self.check.scope]
 
     @cached_property
     def needs(self) -> tuple[str, ...]:

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from scanner import image_ref
-from scanner.check import Check, LabelSelector
+from scanner.check import Check
 from scanner.config import Plan, Settings
 from scanner.exemptions import Exemptions
-from scanner.kube import Container, Ingress, Resource, Service, Source, Workload, printable
+from scanner.findings import Context, Findings
+from scanner.inventory import Invalid, Inventory, Root, Shape
+from scanner.kube import Container, Ingress, Resource, Service, Workload, printable
 from scanner.model import (
     WORST_FIRST,
-    ClusterRef,
-    Evidence,
     Finding,
     Gap,
     MissingEvidence,
-    ResourceRef,
     Severity,
-    SourceRef,
     Status,
     Verdict,
     not_applicable,
 )
+from scanner.scope import excludes, in_namespace, selects, windows
 from scanner.summary import Tally
-from scanner.workloads import Invalid, Inventory, Root, Shape
 
-SCHEMA_VERSION = "1.0"
 EPHEMERAL = "~ephemeral"  # debug containers come and go under made-up names: one subject
 LISTED = frozenset({Status.FAIL, Status.UNKNOWN, Status.ERROR})
 UNCONFIGURED = "configuration_required"
@@ -43,26 +36,6 @@ _RANK = {status: i for i, status in enumerate(WORST_FIRST)}
 _EXCLUDED = not_applicable("excluded")
 _WINDOWS = not_applicable("windows")
 _NO_SUBJECTS = not_applicable("no_subjects")
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What findings of one cluster or file set have in common.
-
-    `scope_id` is the base of ids; for files each object's own path replaces it. `locate` gives the line of a path
-    inside an object.
-    """
-
-    scan_id: str
-    scope_id: str
-    name: str
-    provider: str
-    observed_at: datetime
-    cluster: ClusterRef | None = None
-    account: str | None = None
-    region: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    locate: Callable[[Source, str], int] = lambda source, path: source.line
 
 
 def evaluate(
@@ -119,28 +92,26 @@ class _Run:
     ) -> None:
         self.inventory, self.settings, self.context = inventory, settings, context
         self.tally, self.exemptions, self.built = tally, exemptions, built
+        self.make = Findings(context, settings.labels, inventory.namespace_labels).make
+        self.broken: dict[tuple[str, ...], set[str | None]] = defaultdict(set)  # identity -> containers, None for all
+        for item in inventory.invalid:
+            self.broken[identity(item.resource)].add(item.container)
         self.judged: Counter[str] = Counter()
         self.unconfigured: dict[str, _Unconfigured] = defaultdict(_Unconfigured)
         self.plans = [plan for plan in settings.plans if self._collected(plan)]
-        self.in_namespace = lru_cache(maxsize=None)(self._in_namespace)
+        self._namespaces: dict[tuple[str, str], bool] = {}
 
     def findings(self) -> Iterator[Finding]:
-        containers = [p for p in self.plans if p.check.scope is Container]
-        workloads = [p for p in self.plans if p.check.scope is Workload]
-        services = [p for p in self.plans if p.check.scope is Service]
-        ingresses = [p for p in self.plans if p.check.scope is Ingress]
-        objects = [p for p in self.plans if p.check.scope is Resource]
-        for root in self.inventory.roots:
-            yield from self._root(root, containers, workloads)
-            if root.shapes:  # else nothing of it was understood, and one error says so
-                yield from self._subjects(objects, root.resource, root.resource, root)
-        for service in self.inventory.services:
-            yield from self._subjects(services, service, service.resource)
-            yield from self._subjects(objects, service.resource, service.resource)
-        for ingress in self.inventory.ingresses:
-            yield from self._subjects(ingresses, ingress, ingress.resource)
-        for other in self.inventory.others:
-            yield from self._subjects(objects, other, other)
+        inventory = self.inventory
+        by_scope: dict[type, list[Plan]] = defaultdict(list)
+        for plan in self.plans:
+            by_scope[plan.check.scope].append(plan)
+        for root in inventory.roots:
+            yield from self._root(root, by_scope[Container], by_scope[Workload])
+        yield from self._subjects(by_scope[Service], [(s, s.resource) for s in inventory.services])
+        yield from self._subjects(by_scope[Ingress], [(i, i.resource) for i in inventory.ingresses])
+        named = [*(r.resource for r in inventory.roots), *(s.resource for s in inventory.services), *inventory.others]
+        yield from self._subjects(by_scope[Resource], [(resource, resource) for resource in named])
         yield from self._not_understood()
         for plan in self.settings.plans:
             yield from self._gaps(plan)
@@ -168,57 +139,64 @@ class _Run:
                     verdict = self._container_verdict(plan, c) if plan.check.id in here else _EXCLUDED
                     outcomes[plan.check.id, key].verdicts.append((verdict, shape))
         for (id, key), outcome in outcomes.items():
-            yield from self._report(plans[id], resource, key, outcome, root)
+            yield from self._report(plans[id], resource, key, outcome)
 
     def _container_verdict(self, plan: Plan, c: Container) -> Verdict:
-        if _excludes(plan, c):
+        if excludes(plan, c):
             return _EXCLUDED
-        if plan.check.linux_only and _windows(plan, c):
+        if plan.check.linux_only and windows(plan, c):
             return _WINDOWS
         return self._run(plan, c)
 
     def _workload_verdict(self, plan: Plan, view: Workload) -> Verdict:
-        if plan.check.linux_only and _windows(plan, view):
+        if plan.check.linux_only and windows(plan, view):
             return _WINDOWS
         if plan.values.get("excluded_images") or plan.values.get("excluded_containers"):
-            kept = tuple(c for c in view.containers if not _excludes(plan, c))
+            kept = tuple(c for c in view.containers if not excludes(plan, c))
             if not kept and not view.invalid_containers:
                 return _EXCLUDED
             view = msgspec.structs.replace(view, containers=kept)
         return self._run(plan, view)
 
-    def _subjects(
-        self, plans: Iterable[Plan], subject: Any, resource: Resource, root: Root | None = None
-    ) -> Iterator[Finding]:
+    def _subjects(self, plans: Iterable[Plan], subjects: Iterable[tuple[Any, Resource]]) -> Iterator[Finding]:
+        """Each subject of one identity; several are one finding, the worst."""
+        same: dict[tuple[str, ...], list[tuple[Any, Resource]]] = defaultdict(list)
+        for subject, resource in subjects:
+            same[identity(resource)].append((subject, resource))
         for plan in plans:
-            inside = self._in_scope(plan, resource.namespace, resource.labels)
-            verdict = self._run(plan, subject) if inside else _EXCLUDED
-            yield from self._report(plan, resource, "", _Outcome([(verdict, None)]), root)
+            for group in same.values():
+                outcome = _Outcome([(self._subject_verdict(plan, s, r), None) for s, r in group])
+                yield from self._report(plan, group[0][1], "", outcome)
+
+    def _subject_verdict(self, plan: Plan, subject: Any, resource: Resource) -> Verdict:
+        return self._run(plan, subject) if self._in_scope(plan, resource.namespace, resource.labels) else _EXCLUDED
 
     def _run(self, plan: Plan, subject: Any) -> Verdict:
         try:
             verdict: Any = plan.check.run(subject, **plan.kwargs)
         except MissingEvidence as missing:
             gap = missing.gaps[0]
-            message = f"depends on {gap.what}, which could not be read: {gap.detail or gap.reason}"
-            return Verdict(Status.UNKNOWN, gap.reason.value, printable(message, 400))
+            return Verdict(Status.UNKNOWN, gap.reason.value, printable(f"undecided: {_gap_message(gap)}", 400))
         except Exception as error:  # noqa: BLE001 - a check that crashes is a visible result, never a silent pass
             return Verdict(Status.ERROR, "check_crashed", printable(f"{type(error).__name__}: {error}"))
         if not isinstance(verdict, Verdict):
             return Verdict(Status.ERROR, "check_crashed", "the check gave no verdict")
         if verdict.status is Status.FAIL and not plan.configured:
-            self._count_unconfigured(plan, subject)
             return msgspec.structs.replace(verdict, reason=UNCONFIGURED, message=_unset(plan.check))
         return verdict
 
-    def _report(
-        self, plan: Plan, resource: Resource, key: str, outcome: _Outcome, root: Root | None = None
-    ) -> Iterator[Finding]:
+    def _beside_broken(self, resource: Resource, key: str) -> bool:
+        """Whether this very subject, or the pod that it is a part or the whole of, was in part not understood."""
+        broken = self.broken.get(identity(resource), ())
+        return None in broken or (bool(broken) and (not key or key in broken))
+
+    def _report(self, plan: Plan, resource: Resource, key: str, outcome: _Outcome) -> Iterator[Finding]:
         verdict = outcome.worst()
         self.judged[plan.check.id] += 1
-        if verdict.status is Status.PASS and root and (root.invalid or (not key and _has_invalid_containers(root))):
+        if verdict.status is Status.PASS and self._beside_broken(resource, key):
             return  # what could not be understood is reported as such, and nothing passes beside it
         if verdict.reason == UNCONFIGURED and not self.settings.profile.unconfigured_per_object:
+            self._count_unconfigured(plan, verdict)
             return  # told once for all, below
         severity = verdict.severity or plan.severity
         if verdict.status not in self.built:
@@ -227,7 +205,7 @@ class _Run:
         shapes = outcome.shapes(verdict.status)
         pods = tuple(sorted({n for s in shapes for n in s.names})[:10])
         source = next((s.source for s in shapes if s.source), resource.source)
-        finding = self._finding(
+        finding = self.make(
             plan.check, verdict, severity, resource, key,
             parameters=plan.parameters, occurrences=sum(s.pods for s in shapes) or 1, pods=pods, source=source,
         )  # fmt: skip
@@ -237,16 +215,14 @@ class _Run:
     # -- what could not be judged -------------------------------------------------------------------------------------
 
     def _not_understood(self) -> Iterator[Finding]:
-        merged: dict[tuple[Resource | str, ...], list[Invalid]] = defaultdict(list)
+        merged: dict[tuple[str, ...], list[Invalid]] = defaultdict(list)
         for item in self.inventory.invalid:
-            r = item.resource
-            scope = r.source.scope if r.source else ""
-            merged[scope, r.group, r.kind, r.namespace, r.name, item.container or ""].append(item)
+            merged[*identity(item.resource), item.container or ""].append(item)
         for items in merged.values():
             first = items[0]
             message = printable("; ".join(sorted({i.message for i in items})), 500)
             verdict = Verdict(Status.ERROR, "not_understood", message)
-            finding = self._finding(
+            finding = self.make(
                 INVALID_OBJECT, verdict, INVALID_OBJECT.severity, first.resource, first.container or "",
                 occurrences=len(items), source=first.resource.source,
             )  # fmt: skip
@@ -255,7 +231,7 @@ class _Run:
     def _gaps(self, plan: Plan) -> Iterator[Finding]:
         """One `unknown` for each list that was refused: what was not seen is not clean."""
         for gap in self.inventory.gaps_of(plan.subjects):
-            if gap.namespace != "*" and not self.in_namespace(plan.check.id, gap.namespace):
+            if gap.namespace != "*" and not self._in_namespace(plan, gap.namespace):
                 continue
             yield from self._unknown(plan, gap.what, gap.namespace, gap.reason.value, _gap_message(gap))
         for plural in self._not_collected(plan):
@@ -266,7 +242,7 @@ class _Run:
         self.judged[plan.check.id] += 1
         resource = Resource(group="", kind=plural, namespace=namespace, name="*")
         verdict = Verdict(Status.UNKNOWN, reason, printable(message, 400))
-        finding = self._finding(plan.check, verdict, plan.severity, resource, "", parameters=plan.parameters)
+        finding = self.make(plan.check, verdict, plan.severity, resource, "", parameters=plan.parameters)
         yield self._counted(finding, {})
 
     def _not_collected(self, plan: Plan) -> list[str]:
@@ -286,38 +262,32 @@ class _Run:
             option = f"--param {plan.check.id}.{plan.check.required[-1]}="
             message = f"{_unset(plan.check)}: {missing.subjects} not judged; seen {seen}; set it with {option}…"
             verdict = Verdict(Status.FAIL, UNCONFIGURED, message)
-            finding = self._finding(
+            finding = self.make(
                 plan.check, verdict, plan.severity, row, "", parameters=plan.parameters, occurrences=missing.subjects
             )
             yield self._counted(finding, {})
         elif not self.judged[plan.check.id] and not self.inventory.invalid:  # one of those might be a subject
             self.tally.add(self.context.name, plan.check.id, plan.severity, Status.NOT_APPLICABLE)
             if Status.NOT_APPLICABLE in self.built:
-                yield self._finding(plan.check, _NO_SUBJECTS, plan.severity, row, "", parameters=plan.parameters)
+                yield self.make(plan.check, _NO_SUBJECTS, plan.severity, row, "", parameters=plan.parameters)
 
-    def _count_unconfigured(self, plan: Plan, subject: Container | Service) -> None:
+    def _count_unconfigured(self, plan: Plan, verdict: Verdict) -> None:
         missing = self.unconfigured[plan.check.id]
         missing.subjects += 1
-        if isinstance(subject, Service):
-            missing.seen.update(map(str, subject.ports))
-        elif plan.check.id == "k8s-trusted-registries":
-            ref = image_ref.parse(subject.image)
-            missing.seen[ref.registry] += 1
-        else:
-            missing.seen.update(str(p.container_port) for p in subject.ports)
+        for evidence in verdict.evidence:
+            image = evidence.path.endswith(".image")
+            missing.seen[image_ref.parse(evidence.value).registry if image else evidence.value] += 1
 
     # -- scope parameters ---------------------------------------------------------------------------------------------
 
+    def _in_namespace(self, plan: Plan, namespace: str) -> bool:
+        key = plan.check.id, namespace
+        if key not in self._namespaces:
+            self._namespaces[key] = in_namespace(plan, namespace)
+        return self._namespaces[key]
+
     def _in_scope(self, plan: Plan, namespace: str, labels: Mapping[str, str]) -> bool:
-        return self.in_namespace(plan.check.id, namespace) and _selects(plan.values["label_selector"], labels)
-
-    def _in_namespace(self, id: str, namespace: str) -> bool:
-        values = next(p for p in self.settings.plans if p.check.id == id).values
-        if any(_prefix_match(namespace, entry) for entry in values["excluded_namespaces"]):
-            return False
-        return not values["namespaces"] or namespace in values["namespaces"]
-
-    # -- findings -----------------------------------------------------------------------------------------------------
+        return self._in_namespace(plan, namespace) and selects(plan.values["label_selector"], labels)
 
     def _counted(self, finding: Finding, labels: dict[str, str]) -> Finding:
         """With its exemption, counted."""
@@ -329,87 +299,6 @@ class _Run:
         if finding.reason == UNCONFIGURED:
             self.tally.ungated[finding.severity] += 1
         return finding
-
-    def _finding(
-        self,
-        check: Check,
-        verdict: Verdict,
-        severity: Severity,
-        resource: Resource,
-        key: str,
-        *,
-        parameters: tuple[Any, ...] = (),
-        occurrences: int = 1,
-        pods: tuple[str, ...] = (),
-        source: Source | None = None,
-    ) -> Finding:
-        context = self.context
-        scope_id = source.scope if source else context.scope_id
-        return Finding(
-            schema_version=SCHEMA_VERSION,
-            scan_id=context.scan_id,
-            id=finding_id(check.id, scope_id, resource, key),
-            check=check.id,
-            title=check.title,
-            status=verdict.status,
-            reason=verdict.reason,
-            severity=severity,
-            category=check.category,
-            scope=check.scope_name,
-            assessment_keys=check.assessment_keys,
-            controls=check.controls,
-            provider=context.provider,
-            account=context.account,
-            region=context.region,
-            cluster=context.cluster,
-            tags=self._shown(context.tags),
-            resource=self._resource_ref(resource, key, source, verdict.evidence),
-            message=verdict.message,
-            evidence=verdict.evidence,
-            remediation=check.fix,
-            refs=check.refs,
-            parameters=parameters,
-            occurrences=occurrences,
-            pods=pods,
-            observed_at=context.observed_at,
-        )
-
-    def _resource_ref(
-        self, resource: Resource, key: str, source: Source | None, evidence: tuple[Evidence, ...]
-    ) -> ResourceRef:
-        place = None
-        if source:
-            line = self.context.locate(source, evidence[0].path if evidence else "")
-            place = SourceRef(source.path, line, source.document)
-        labels = {**self.inventory.namespace_labels.get(resource.namespace, {}), **resource.labels}
-        return ResourceRef(
-            api_group=resource.group,
-            kind=resource.kind,
-            namespace=resource.namespace or None,
-            name=resource.name,
-            container=key or None,
-            labels=self._shown(labels),
-            managed_by=resource.managed_by,
-            source=place,
-        )
-
-    def _shown(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """Only labels and tags on the allow-list: others may hold anything."""
-        return {k: v for k, v in labels.items() if any(fnmatchcase(k, pattern) for pattern in self.settings.labels)}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-def _badness(verdict: Verdict) -> tuple[int, int, str]:
-    """Smallest for the worst; a severity of its own weighs less than the check's."""
-    return _RANK[verdict.status], verdict.severity.rank if verdict.severity else -1, verdict.message
-
-
-def finding_id(check: str, scope_id: str, resource: Resource, key: str) -> str:
-    """Stable across scans: no list index, image, message, line, or pod name where a controller exists."""
-    identity = [1, check, scope_id, resource.group, resource.kind, resource.namespace, resource.name, key]
-    return "kp1_" + hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
 
 
 INVALID_OBJECT = Check(
@@ -428,41 +317,15 @@ INVALID_OBJECT = Check(
 )
 
 
-def _excludes(plan: Plan, c: Container) -> bool:
-    values = plan.values
-    return c.name in values.get("excluded_containers", ()) or any(
-        _prefix_match(c.image, entry) for entry in values.get("excluded_images", ())
-    )
+def _badness(verdict: Verdict) -> tuple[int, int, str]:
+    """Of two fails the graver one comes first, a check's own severity before any that it lowered."""
+    return _RANK[verdict.status], verdict.severity.rank if verdict.severity else -1, verdict.message
 
 
-def _prefix_match(text: str, entry: str) -> bool:
-    """Exact, or a prefix where the entry ends in `*`: Azure's matching of images."""
-    return text.startswith(entry[:-1]) if entry.endswith("*") else text == entry
-
-
-def _windows(plan: Plan, subject: Container | Workload) -> bool:
-    return subject.pod.windows_selector if plan.values.get("azure_rules") else subject.pod.windows
-
-
-def _selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
-    """Kubernetes' rule: both parts must hold, an empty selector selects everything."""
-    if any(labels.get(k) != v for k, v in selector.match_labels.items()):
-        return False
-    for expression in selector.match_expressions:
-        value = labels.get(expression.key)
-        holds = {
-            "In": value in expression.values,
-            "NotIn": value not in expression.values,
-            "Exists": value is not None,
-            "DoesNotExist": value is None,
-        }[expression.operator]
-        if not holds:
-            return False
-    return True
-
-
-def _has_invalid_containers(root: Root) -> bool:
-    return any(shape.workload.invalid_containers for shape in root.shapes)
+def identity(resource: Resource) -> tuple[str, ...]:
+    """What makes two objects of one input the same object."""
+    scope = resource.source.scope if resource.source else ""
+    return scope, resource.group, resource.kind, resource.namespace, resource.name
 
 
 def _unset(check: Check) -> str:

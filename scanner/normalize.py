@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import Raw, UnsetType
 
-from scanner import kube
+from scanner import kube, wire
 from scanner.kube import printable
 from scanner.model import Gap
 
@@ -24,7 +24,6 @@ T = TypeVar("T")
 
 TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where admission mounts the API token
 APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"
-MIRROR = "kubernetes.io/config.mirror"
 OS_LABEL = "kubernetes.io/os"
 _OS_SELECTORS = (OS_LABEL, "beta.kubernetes.io/os")
 _TOKEN_SECRET = re.compile(r"-token-[a-z0-9]{5}$")
@@ -87,20 +86,20 @@ class Lookups:
     service_accounts: dict[tuple[str, str], bool | None] = field(default_factory=dict)
     bound_accounts: set[tuple[str, str]] = field(default_factory=set)
     default_limits: dict[str, tuple[kube.Quantity, kube.Quantity]] = field(default_factory=dict)
-    windows_nodes: set[str] = field(default_factory=set)
+    windows_nodes: dict[str, bool] = field(default_factory=dict)  # of every node that was read
     gaps: dict[tuple[str, str], Gap | None] = field(default_factory=dict)
     in_cluster: bool = False
 
     def gap(self, plural: str, namespace: str) -> Gap | None:
         return self.gaps.get((plural, namespace), self.gaps.get((plural, "*")))
 
-    def add_service_account(self, account: kube.WireServiceAccount, namespace: str) -> None:
+    def add_service_account(self, account: wire.ServiceAccount, namespace: str) -> None:
         if account.metadata and account.metadata.name:
             key = namespace, account.metadata.name
             if self.service_accounts.get(key, False) is False:  # of two definitions the one that mounts counts
                 self.service_accounts[key] = account.automount_service_account_token
 
-    def add_limit_range(self, limits: kube.WireLimitRange, namespace: str) -> None:
+    def add_limit_range(self, limits: wire.LimitRange, namespace: str) -> None:
         """The first default of each resource counts, as several LimitRanges are applied one after the other."""
         cpu, memory = self.default_limits.get(namespace, (None, None))
         for item in (limits.spec.limits if limits.spec else None) or ():
@@ -109,7 +108,7 @@ class Lookups:
                 memory = item.default.get("memory") if memory is None else memory
         self.default_limits[namespace] = (cpu, memory)
 
-    def add_binding(self, binding: kube.WireBinding, namespace: str) -> None:
+    def add_binding(self, binding: wire.Binding, namespace: str) -> None:
         for subject in binding.subjects or ():
             if subject.kind == "ServiceAccount" and subject.name:
                 self.bound_accounts.add((subject.namespace or namespace, subject.name))
@@ -138,35 +137,35 @@ def workload(pod: PodSource, lookups: Lookups) -> tuple[kube.Workload, tuple[Inv
 
     Raises NotUnderstood where the pod itself cannot be: wrong types outside its containers, or no container at all.
     """
-    spec = decode(pod.spec, kube.WirePodSpec)
+    spec = decode(pod.spec, wire.PodSpec)
     if not spec.containers:
         raise NotUnderstood(f"{pod.path} has no containers")
     context = _context(spec, pod, lookups)
     annotations = pod.annotations or {}
     containers: list[kube.Container] = []
-    wires: list[tuple[kube.WireContainer, kube.Container]] = []
+    wires: list[tuple[wire.Container, kube.Container]] = []
     invalid: list[InvalidContainer] = []
     for raw, kind, path in _raw_containers(spec, pod.path):
         try:
-            wire = decode(raw, kube.WireContainer)
-            if not wire.name:
+            given = decode(raw, wire.Container)
+            if not given.name:
                 raise NotUnderstood("the container has no name")
         except NotUnderstood as error:
             invalid.append(InvalidContainer(_name_of(raw), f"{path}: {error}"))
             continue
-        view = _container(wire, kind, path, context, spec.security_context, annotations)
+        view = _container(given, kind, path, context, spec.security_context, annotations)
         containers.append(view)
-        wires.append((wire, view))
+        wires.append((given, view))
     return _workload(pod, spec, context, wires, lookups, bool(invalid)), tuple(invalid)
 
 
-def _raw_containers(spec: kube.WirePodSpec, path: str) -> Iterator[tuple[Raw, str, str]]:
+def _raw_containers(spec: wire.PodSpec, path: str) -> Iterator[tuple[Raw, str, str]]:
     for attribute, name, kind in _LISTS:
         for i, raw in enumerate(getattr(spec, attribute) or ()):
             yield raw, kind, f"{path}.{name}[{i}]"
 
 
-class _Named(kube.Wire, frozen=True):
+class _Named(wire.Wire, frozen=True):
     name: str | None = None
 
 
@@ -177,19 +176,17 @@ def _name_of(raw: Raw) -> str:
         return ""
 
 
-def _context(spec: kube.WirePodSpec, pod: PodSource, lookups: Lookups) -> kube.PodContext:
-    security = spec.security_context or kube.PodSecurityContext()
+def _context(spec: wire.PodSpec, pod: PodSource, lookups: Lookups) -> kube.PodContext:
+    security = spec.security_context or wire.PodSecurityContext()
     limits = (spec.resources.limits if spec.resources else None) or {}
     selector = spec.node_selector or {}
-    by_selector = any(selector.get(key) == "windows" for key in _OS_SELECTORS)
-    by_name = spec.os is not None and spec.os.name == "windows"
     # A LimitRange acts at admission: what runs already shows it, what is only a template does not yet.
     cpu, memory = (None, None) if pod.live else lookups.default_limits.get(pod.namespace, (None, None))
     return kube.PodContext(
         path=pod.path,
         in_cluster=lookups.in_cluster,
         live=pod.live,
-        windows=by_selector or by_name or (pod.live and spec.node_name in lookups.windows_nodes),
+        windows=_windows(spec, pod, lookups),
         windows_selector=selector.get(OS_LABEL) == "windows",
         host_users=spec.host_users,
         fs_group=security.fs_group,
@@ -203,32 +200,41 @@ def _context(spec: kube.WirePodSpec, pod: PodSource, lookups: Lookups) -> kube.P
     )
 
 
-def _app_armor(profile: kube.AppArmorProfile | None) -> str | None:
+def _windows(spec: wire.PodSpec, pod: PodSource, lookups: Lookups) -> bool:
+    """The node that it runs on knows best, then what the pod says it is, then what it asks for."""
+    if pod.live and spec.node_name in lookups.windows_nodes:
+        return lookups.windows_nodes[spec.node_name]
+    if spec.os is not None and spec.os.name:
+        return spec.os.name == "windows"
+    return any((spec.node_selector or {}).get(key) == "windows" for key in _OS_SELECTORS)
+
+
+def _app_armor(profile: wire.AppArmorProfile | None) -> str | None:
     """The field in the spelling of the older annotation, so that one list of allowed profiles serves both."""
     if profile is None:
         return None
     known = {"RuntimeDefault": "runtime/default", "Unconfined": "unconfined"}
     if profile.type == "Localhost":
         return f"localhost/{profile.localhost_profile or ''}"
-    return known.get(profile.type or "", profile.type or "")
+    return known.get(profile.type or "", f"unknown type {profile.type!r}")  # allowed by no list
 
 
-_NO_SECURITY = kube.SecurityContext()
-_NO_POD_SECURITY = kube.PodSecurityContext()
-_NO_CAPABILITIES = kube.Capabilities()
+_NO_SECURITY = wire.SecurityContext()
+_NO_POD_SECURITY = wire.PodSecurityContext()
+_NO_CAPABILITIES = wire.Capabilities()
 
 
 def _container(
-    wire: kube.WireContainer,
+    given: wire.Container,
     kind: str,
     path: str,
     context: kube.PodContext,
-    pod_security: kube.PodSecurityContext | None,
+    pod_security: wire.PodSecurityContext | None,
     annotations: Mapping[str, Any],
 ) -> kube.Container:
-    own, pod = wire.security_context or _NO_SECURITY, pod_security or _NO_POD_SECURITY
+    own, pod = given.security_context or _NO_SECURITY, pod_security or _NO_POD_SECURITY
     capabilities = own.capabilities or _NO_CAPABILITIES
-    limits = (wire.resources.limits if wire.resources else None) or {}
+    limits = (given.resources.limits if given.resources else None) or {}
     inherited = []
     effective = {}
     for field_name, wire_name in _INHERITABLE:
@@ -236,13 +242,13 @@ def _container(
         if value is None and (value := getattr(pod, field_name)) is not None:
             inherited.append(wire_name)
         effective[field_name] = value
-    annotation = annotations.get(APP_ARMOR + (wire.name or ""))
+    annotation = annotations.get(APP_ARMOR + (given.name or ""))
     return kube.Container(
-        name=wire.name or "",
+        name=given.name or "",
         kind=kind,
         path=path,
         pod=context,
-        image=wire.image or "",
+        image=given.image or "",
         privileged=own.privileged is True,
         allow_privilege_escalation=own.allow_privilege_escalation,
         read_only_root_filesystem=own.read_only_root_filesystem,
@@ -255,7 +261,7 @@ def _container(
         app_armor_annotation=None if annotation is None else str(annotation),
         cpu_limit=limits.get("cpu"),
         memory_limit=limits.get("memory"),
-        ports=_ports(wire, path),
+        ports=_ports(given, path),
         inherited=tuple(inherited),
     )
 
@@ -267,24 +273,21 @@ _INHERITABLE = (
 )
 
 
-def _ports(wire: kube.WireContainer, path: str) -> tuple[kube.Port, ...]:
+def _ports(given: wire.Container, path: str) -> tuple[kube.Port, ...]:
     return tuple(
         kube.Port(path=f"{path}.ports[{i}]", container_port=p.container_port, host_port=p.host_port)
-        for i, p in enumerate(wire.ports or ())
+        for i, p in enumerate(given.ports or ())
     )
 
 
 def _workload(
     pod: PodSource,
-    spec: kube.WirePodSpec,
+    spec: wire.PodSpec,
     context: kube.PodContext,
-    wires: list[tuple[kube.WireContainer, kube.Container]],
+    wires: list[tuple[wire.Container, kube.Container]],
     lookups: Lookups,
     invalid: bool,
 ) -> kube.Workload:
-    account = spec.service_account_name or spec.service_account or "default"
-    key = (pod.namespace, account)
-    template = not pod.live  # admission has already written the account's answer into a running pod
     return kube.Workload(
         pod=context,
         containers=tuple(view for _, view in wires),
@@ -293,11 +296,7 @@ def _workload(
         host_pid=spec.host_pid is True,
         host_ipc=spec.host_ipc is True,
         automount=spec.automount_service_account_token,
-        service_account=account,
-        service_account_automount=lookups.service_accounts.get(key) if template else None,
-        service_account_seen=template and key in lookups.service_accounts,
-        service_account_gap=lookups.gap("serviceaccounts", pod.namespace) if template else None,
-        service_account_bound=key in lookups.bound_accounts,
+        service_account=spec.service_account_name or spec.service_account or "default",
         token_mount=_token_mount(wires),
         manual_token=_manual_token(spec, pod.path, wires),
         host_paths=_host_paths(spec, pod.path, wires),
@@ -305,25 +304,40 @@ def _workload(
     )
 
 
+def with_account(view: kube.Workload, namespace: str, lookups: Lookups) -> kube.Workload:
+    """With what its ServiceAccount says; admission has already written that into the running pods of a cluster."""
+    key = (namespace, view.service_account)
+    bound = key in lookups.bound_accounts
+    if view.pod.live and view.pod.in_cluster:
+        return msgspec.structs.replace(view, service_account_bound=True) if bound else view
+    return msgspec.structs.replace(
+        view,
+        service_account_automount=lookups.service_accounts.get(key),
+        service_account_seen=key in lookups.service_accounts,
+        service_account_gap=lookups.gap("serviceaccounts", namespace),
+        service_account_bound=bound,
+    )
+
+
 def _is_token_path(path: str | None) -> bool:
     return path is not None and "/" + posixpath.normpath(path).lstrip("/") == TOKEN_PATH
 
 
-def _token_mount(wires: list[tuple[kube.WireContainer, kube.Container]]) -> str:
+def _token_mount(wires: list[tuple[wire.Container, kube.Container]]) -> str:
     """The exact path where some container has it, else another spelling of it, else "" """
-    paths = {m.mount_path for wire, _ in wires for m in wire.volume_mounts or () if _is_token_path(m.mount_path)}
+    paths = {m.mount_path for given, _ in wires for m in given.volume_mounts or () if _is_token_path(m.mount_path)}
     return TOKEN_PATH if TOKEN_PATH in paths else min((p for p in paths if p), default="")
 
 
-def _manual_token(spec: kube.WirePodSpec, path: str, wires: list[tuple[kube.WireContainer, kube.Container]]) -> str:
-    elsewhere = {m.name for wire, _ in wires for m in wire.volume_mounts or () if not _is_token_path(m.mount_path)}
+def _manual_token(spec: wire.PodSpec, path: str, wires: list[tuple[wire.Container, kube.Container]]) -> str:
+    elsewhere = {m.name for given, _ in wires for m in given.volume_mounts or () if not _is_token_path(m.mount_path)}
     for i, volume in enumerate(spec.volumes or ()):
         if volume.name in elsewhere and _holds_token(volume):
             return f"{path}.volumes[{i}]"
     return ""
 
 
-def _holds_token(volume: kube.WireVolume) -> bool:
+def _holds_token(volume: wire.Volume) -> bool:
     if volume.secret is not None:
         return bool(_TOKEN_SECRET.search(volume.secret.secret_name or ""))
     sources = (volume.projected.sources if volume.projected else None) or ()
@@ -332,7 +346,7 @@ def _holds_token(volume: kube.WireVolume) -> bool:
 
 
 def _host_paths(
-    spec: kube.WirePodSpec, path: str, wires: list[tuple[kube.WireContainer, kube.Container]]
+    spec: wire.PodSpec, path: str, wires: list[tuple[wire.Container, kube.Container]]
 ) -> tuple[kube.HostPath, ...]:
     found = []
     for i, volume in enumerate(spec.volumes or ()):
@@ -340,8 +354,8 @@ def _host_paths(
             continue
         mounts = tuple(
             kube.Mount(container=c.path, kind=c.kind, path=f"{c.path}.volumeMounts[{j}]", read_only=m.read_only is True)
-            for wire, c in wires
-            for j, m in enumerate(wire.volume_mounts or ())
+            for given, c in wires
+            for j, m in enumerate(given.volume_mounts or ())
             if m.name == volume.name
         )
         place = f"{path}.volumes[{i}].hostPath.path"
@@ -351,181 +365,45 @@ def _host_paths(
     return tuple(found)
 
 
-def template_of(kind: str, data: bytes | Raw) -> tuple[kube.WireTemplate, str]:
-    """The pod template of one workload object that is not a Pod, and the path of the template's spec.
+def template_of(kind: str, data: bytes | Raw) -> tuple[wire.Template, str, int | None]:
+    """The pod template of one workload object that is not a Pod, the path of the template's spec, and spec.replicas.
 
     Raises NotUnderstood, also where there is no template: the object could not run.
     """
-    template: kube.WireTemplate | None
+    template: wire.Template | None
+    replicas = None
     if kind == "CronJob":
-        cron = decode(data, kube.WireCronJob).spec
+        cron = decode(data, wire.CronJob).spec
         job = cron.job_template if cron else None
         spec, path = job.spec if job else None, "spec.jobTemplate.spec.template"
         template = spec.template if spec else None
     elif kind == "PodTemplate":
-        template, path = decode(data, kube.WirePodTemplate).template, "template"
+        template, path = decode(data, wire.PodTemplate).template, "template"
     else:
-        spec, path = decode(data, kube.WireController).spec, "spec.template"
-        template = spec.template if spec else None
+        spec, path = decode(data, wire.Controller).spec, "spec.template"
+        template, replicas = (spec.template, spec.replicas) if spec else (None, None)
     if template is None or isinstance(template.spec, UnsetType):
         raise NotUnderstood(f"{path}.spec is missing")
-    return template, f"{path}.spec"
+    return template, f"{path}.spec", replicas
 
 
 def annotations_of(raw: Raw | UnsetType) -> Mapping[str, Any] | None:
     """A pod's annotations, decoded only where one of them is read by some check."""
-    if isinstance(raw, UnsetType):
-        return None
-    text = bytes(raw)
-    if text.startswith(b"{") and b"apparmor" not in text and b"\\u" not in text:
+    if isinstance(raw, UnsetType) or not may_matter(bytes(raw)):
         return None
     return decode(raw, cast("type[dict[str, Any]]", dict[str, Any] | None))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# Services and Ingresses
+def may_matter(annotations: bytes) -> bool:
+    """Whether a check may read one of them; anything that is no JSON object, or is escaped, has to be looked at."""
+    return not annotations.startswith(b"{") or b"apparmor" in annotations or b"\\u" in annotations
 
 
-def service(wire: kube.WireService, resource: kube.Resource) -> kube.Service:
-    spec = wire.spec or kube.WireServiceSpec()
+def service(given: wire.Service, resource: kube.Resource) -> kube.Service:
+    spec = given.spec or wire.ServiceSpec()
     ports = []
     for i, port in enumerate(spec.ports or ()):
         if port.port is None:
             raise NotUnderstood(f"spec.ports[{i}].port is missing")
         ports.append(port.port)
     return kube.Service(resource=resource, type=spec.type or "ClusterIP", ports=tuple(ports))
-
-
-CLASS_ANNOTATION = "kubernetes.io/ingress.class"
-DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
-MINION = "nginx.org/mergeable-ingress-type"
-GROUP = "alb.ingress.kubernetes.io/group.name"
-SSL_REDIRECT = "alb.ingress.kubernetes.io/ssl-redirect"
-FRONTEND_CONFIG = "networking.gke.io/v1beta1.FrontendConfig"
-
-# What checks read of an Ingress's annotations; the others may hold configuration that is nobody's business.
-_READ_ANNOTATIONS = frozenset(
-    {
-        CLASS_ANNOTATION,
-        MINION,
-        GROUP,
-        SSL_REDIRECT,
-        FRONTEND_CONFIG,
-        "kubernetes.io/ingress.allow-http",
-        "nginx.ingress.kubernetes.io/force-ssl-redirect",
-        "nginx.ingress.kubernetes.io/ssl-redirect",
-        "nginx.ingress.kubernetes.io/ssl-passthrough",
-        "nginx.ingress.kubernetes.io/auth-tls-secret",
-        "appgw.ingress.kubernetes.io/appgw-ssl-certificate",
-        "alb.ingress.kubernetes.io/listen-ports",
-        "alb.ingress.kubernetes.io/certificate-arn",
-        "ingress.gcp.kubernetes.io/pre-shared-cert",
-        "networking.gke.io/managed-certificates",
-    }
-)
-
-_CONTROLLERS = {
-    "k8s.io/ingress-nginx": "nginx",
-    "nginx.org/ingress-controller": "nginx",
-    "webapprouting.kubernetes.azure.com/nginx": "nginx",
-    "azure/application-gateway": "appgw",
-    "ingress.k8s.aws/alb": "alb",
-    "eks.amazonaws.com/alb": "alb",
-}
-_CLASS_NAMES = {
-    "nginx": "nginx",
-    "webapprouting.kubernetes.azure.com": "nginx",
-    "azure/application-gateway": "appgw",
-    "azure-application-gateway": "appgw",
-    "alb": "alb",
-    "gce": "gce",
-    "gce-internal": "gce",
-}
-
-
-@dataclass(slots=True)
-class IngressFacts:
-    """What Ingresses need to know of one another and of their classes; filled before `ingresses` is called."""
-
-    gke: bool = False  # an Ingress without a class belongs to the GKE controller
-    classes: dict[str, str] = field(default_factory=dict)  # class name -> spec.controller
-    default_class: str | None = None
-    redirecting_frontends: set[tuple[str, str]] = field(default_factory=set)
-
-    def add_class(self, wire: kube.WireIngressClass) -> None:
-        meta = wire.metadata or kube.Meta()
-        name = meta.name or ""
-        self.classes[name] = (wire.spec.controller if wire.spec else None) or ""
-        if texts(meta.annotations).get(DEFAULT_CLASS) == "true":
-            self.default_class = name
-
-    def add_frontend(self, wire: kube.WireFrontendConfig, namespace: str) -> None:
-        redirect = wire.spec.redirect_to_https if wire.spec else None
-        if redirect and redirect.enabled and wire.metadata and wire.metadata.name:
-            self.redirecting_frontends.add((namespace, wire.metadata.name))
-
-
-def ingresses(
-    wires: list[tuple[kube.WireIngress, kube.Resource]], facts: IngressFacts, lookups: Lookups
-) -> list[kube.Ingress]:
-    """Every Ingress with its controller and shared settings resolved."""
-    redirecting: set[str] = set()
-    masters: set[tuple[str, str]] = set()
-    for wire, resource in wires:
-        notes = ingress_notes(wire.metadata)
-        if notes.get(GROUP) and notes.get(SSL_REDIRECT):
-            redirecting.add(notes[GROUP])
-        if notes.get(MINION) == "master" and wire.spec and wire.spec.tls:
-            masters.update((resource.namespace, rule.host) for rule in wire.spec.rules or () if rule.host)
-    return [_ingress(wire, resource, facts, lookups, redirecting, masters) for wire, resource in wires]
-
-
-def ingress_notes(meta: kube.Meta | None) -> dict[str, str]:
-    """The annotations that checks read; raises NotUnderstood where one is not text: `false` is not "false"."""
-    notes = {k: v for k, v in ((meta and meta.annotations) or {}).items() if k in _READ_ANNOTATIONS and v is not None}
-    for name, value in notes.items():
-        if not isinstance(value, str):
-            raise NotUnderstood(f"annotation {name} is not text but {type(value).__name__}")
-    return notes
-
-
-def _ingress(
-    wire: kube.WireIngress,
-    resource: kube.Resource,
-    facts: IngressFacts,
-    lookups: Lookups,
-    redirecting: set[str],
-    masters: set[tuple[str, str]],
-) -> kube.Ingress:
-    spec = wire.spec or kube.WireIngressSpec()
-    notes = ingress_notes(wire.metadata)
-    hosts = tuple(rule.host or "" for rule in spec.rules or ())
-    frontend = notes.get(FRONTEND_CONFIG)
-    return kube.Ingress(
-        resource=resource,
-        class_name=spec.ingress_class_name,
-        class_annotation=notes.get(CLASS_ANNOTATION),
-        controller=_controller(spec.ingress_class_name or notes.get(CLASS_ANNOTATION), facts),
-        annotations=notes,
-        tls=tuple(entry.hosts or () for entry in spec.tls or ()),
-        hosts=hosts,
-        group_redirect=notes.get(GROUP, "") in redirecting,
-        frontend_redirect=(resource.namespace, frontend or "") in facts.redirecting_frontends,
-        master_tls=notes.get(MINION) == "minion"
-        and bool(hosts)
-        and all((resource.namespace, host) in masters for host in hosts),
-        class_gap=lookups.gap("ingressclasses", "*"),
-        frontend_gap=lookups.gap("frontendconfigs", resource.namespace) if frontend else None,
-    )
-
-
-def _controller(class_name: str | None, facts: IngressFacts) -> str:
-    name = class_name or facts.default_class
-    if name is None:
-        return "gce" if facts.gke else "other"
-    by_class = facts.classes.get(name, "")
-    family = _CONTROLLERS.get(by_class) or ("gce" if by_class.startswith("ingress.gcp.kubernetes.io") else None)
-    if family:
-        return family
-    # A class object of an unknown controller is an answer too; only without one does the name have to serve.
-    return "other" if by_class else _CLASS_NAMES.get(name, "other")

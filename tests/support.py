@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 import checks
-from scanner import config, engine, kube, normalize, workloads
+from scanner import config, engine, findings, kube, normalize, owners, wire, workloads
 from scanner.exemptions import Exemptions
 from scanner.model import ClusterRef, Finding, Gap, GapReason, Status
 from scanner.summary import Tally
@@ -58,7 +58,7 @@ def inventory(
     found = list(enumerate(objects(source), 1))
     for document, item in sorted(found, key=lambda n: n[1].get("kind") == "Pod"):
         data = msgspec.json.encode(_running(item) if live else item)
-        kind = workloads.kind_of(normalize.decode(data, kube.Header))
+        kind = owners.kind_of(normalize.decode(data, wire.Header))
         place = None if live else kube.Source(path="input.yaml", document=document, scope="input.yaml")
         if kind is None:
             fold.skip()
@@ -100,7 +100,7 @@ def evaluate(
     listed: frozenset[Status] = EVERY_STATUS,
 ) -> list[Finding]:
     cluster = ClusterRef(UID, UID, "prod") if live else None
-    context = engine.Context(
+    context = findings.Context(
         scan_id="scan",
         scope_id=UID if live else "files",
         name="prod" if live else "files",

@@ -44,7 +44,9 @@ def automount_api_credentials(
 
     Whoever breaks into a pod with a token speaks to the API server in its name. Most workloads never call it.
     """
-    verdict = _running(w, azure_rules) if w.pod.live else _template(w)
+    # What a file says of a running pod is a claim: there a missing mount proves nothing.
+    decided = w.pod.live and (w.pod.in_cluster or bool(w.token_mount))
+    verdict = _running(w, azure_rules) if decided else _template(w)
     if verdict is PASS and flag_manual_tokens and w.manual_token:
         evidence = Evidence(w.manual_token, "service account token")
         return fail("mounts a token by hand", evidence, reason="manual_token", severity=Severity.INFO)
@@ -61,7 +63,11 @@ def _running(w: Workload, literal: bool) -> Verdict:
     mounted = w.token_mount == TOKEN_PATH if literal else bool(w.token_mount)
     if not mounted:
         return PASS
-    return fail("mounts the API token", Evidence(at, text(None), "true"), Evidence("volumeMounts", w.token_mount))
+    return fail(
+        "mounts the API token",
+        Evidence(at, text(None), "true"),
+        Evidence(w.where("containers[*].volumeMounts"), w.token_mount),
+    )
 
 
 def _template(w: Workload) -> Verdict:

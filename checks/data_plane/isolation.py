@@ -149,7 +149,7 @@ def apparmor_profile(
         return fail("sets no AppArmor profile", Evidence(at, text(None)))
     effective = "runtime/default" if profile is None else profile
     allowed = any(_profile_matches(effective, entry, azure_rules) for entry in allowed_profiles)
-    return require(allowed, f"AppArmor profile {effective!r} is not allowed", at, profile, default="runtime/default")
+    return require(allowed, f"AppArmor profile {effective} is not allowed", at, profile, default="runtime/default")
 
 
 def _app_armor(c: Container, azure_rules: bool) -> tuple[str | None, str]:
@@ -261,13 +261,13 @@ def _host_path_problems(
     covering = [r for r in rules if path[: len(prefix := segments(r.path_prefix))] == prefix]
     evidence = Evidence(volume.path, volume.host_path)
     if not covering:
-        yield f"mounts {volume.host_path!r} of the node", [evidence]
+        yield f"mounts {volume.host_path} of the node", [evidence]
     elif any(r.read_only for r in covering):
         # One read-only rule is enough to demand it, even where another rule would let the mount write.
         writable = [m for m in mounts if not m.read_only]
         if writable:
             found = [Evidence(f"{m.path}.readOnly", "false") for m in writable]
-            yield f"mounts {volume.host_path!r} of the node writable", [evidence, *found]
+            yield f"mounts {volume.host_path} of the node writable", [evidence, *found]
 
 
 def _segments(path: str) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from scanner.check import check
-from scanner.kube import KINDS, WORKLOADS, Resource
+from scanner.kube import Resource
 from scanner.model import PASS, Severity, Verdict, not_applicable, require
 
-WORKLOAD_KINDS = frozenset(KINDS[plural].name for plural in WORKLOADS)
+Kind = Literal["Workload", "Service", "ServiceAccount", "ConfigMap", "Secret"]
 
 
 @check(
@@ -29,7 +29,7 @@ WORKLOAD_KINDS = frozenset(KINDS[plural].name for plural in WORKLOADS)
 def default_namespace(
     o: Resource,
     *,
-    kinds: Annotated[tuple[str, ...], "kinds judged; Workload stands for every kind with a pod spec"] = (
+    kinds: Annotated[tuple[Kind, ...], "kinds judged; Workload stands for every kind with a pod spec"] = (
         "Workload",
         "Service",
         "ServiceAccount",
@@ -41,8 +41,8 @@ def default_namespace(
 
     The default namespace has no owner: policies, quotas and permissions cannot tell its applications apart.
     """
-    kind = "Workload" if o.kind in WORKLOAD_KINDS or o.workload else o.kind
-    if kind not in kinds and o.kind not in kinds:
+    kind = "Workload" if o.workload else o.kind
+    if kind not in kinds:
         return not_applicable("kind_not_selected")
     if o.namespace != "default":
         return PASS

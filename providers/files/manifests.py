@@ -17,11 +17,13 @@ from msgspec import Raw
 
 from providers.files import documents
 from providers.files.document import Document, DocumentError, JsonItem, JsonList
-from scanner import kube
+from scanner import wire
+from scanner.inventory import Inventory
 from scanner.kube import BY_NAME, Resource, Source, printable
 from scanner.model import Gap, GapReason
 from scanner.normalize import NotUnderstood, decode
-from scanner.workloads import Fold, Inventory, kind_of
+from scanner.owners import kind_of
+from scanner.workloads import Fold
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_YAML = 64 * 2**20  # bytes; composing YAML takes some hundred times its size
@@ -57,14 +59,22 @@ def read_sample(folder: Path, kinds: frozenset[str]) -> Inventory:
     fold.lookups.in_cluster = True
     for file in sorted(folder.glob("*.yaml")):
         for found in documents.read(file.read_bytes()):
-            value = found.value if isinstance(found, Document) else None
-            kind = kind_of(msgspec.convert(value, kube.Header)) if value else None
+            if isinstance(found, DocumentError):
+                raise NotUnderstood(f"{file.name}: {found.message}")
+            value = found.value
+            data = msgspec.json.encode(value)
+            kind = kind_of(decode(data, wire.Header))
             if kind and kind.plural in fold.kinds:
-                fold.add(kind, msgspec.json.encode(value))
+                fold.add(kind, data)
+    if "pods" in kinds:
+        fold.gap(_sample_gap())
+    return fold.finish()
+
+
+def _sample_gap() -> Gap:
     detail = 'pods is forbidden: User "auditor" cannot list resource "pods" in the namespace "payments"'
     right = "list pods in namespace payments"
-    fold.gap(Gap(what="pods", reason=GapReason.FORBIDDEN, detail=detail, permission=right, namespace="payments"))
-    return fold.finish()
+    return Gap(what="pods", reason=GapReason.FORBIDDEN, detail=detail, permission=right, namespace="payments")
 
 
 def _base(start: Path) -> Path:
@@ -91,7 +101,7 @@ def _walk(directory: str, reader: Reader) -> Iterator[str]:
         yield from (os.path.join(folder, f) for f in sorted(files) if f.lower().endswith(SUFFIXES))
 
 
-class _Header(kube.Wire, frozen=True):
+class _Header(wire.Wire, frozen=True):
     """Everything raw, so that a field of the wrong type can be told from one that is missing."""
 
     kind: Raw | msgspec.UnsetType = msgspec.UNSET
@@ -188,7 +198,7 @@ class Reader:
             self._no_object(kind, version, raw, source)
         elif kind.endswith("List") and not isinstance(header.items, msgspec.UnsetType) and depth < MAX_LISTS:
             self._add_list(header.items, kind, source, depth)
-        elif known := kind_of(kube.Header(version, kind)) if version else BY_NAME.get(kind):
+        elif known := kind_of(wire.Header(version, kind)) if version else BY_NAME.get(kind):
             self.fold.add(known, raw, source)
         else:
             self.fold.skip_kind()

@@ -17,11 +17,12 @@ from msgspec import UNSET, Raw, UnsetType
 
 from providers.kubernetes.connection import Connection
 from providers.kubernetes.errors import ApiError
-from scanner import kube
+from scanner import kube, wire
+from scanner.inventory import Inventory
 from scanner.kube import KINDS, Kind
 from scanner.model import Gap, GapReason, utc_now
 from scanner.normalize import NotUnderstood, decode
-from scanner.workloads import Fold, Inventory
+from scanner.workloads import Fold
 
 T = TypeVar("T")
 
@@ -81,27 +82,27 @@ class ClusterFacts:
     version: str | None
 
 
-class _ListMeta(kube.Wire, frozen=True):
+class _ListMeta(wire.Wire, frozen=True):
     resume: str | None = msgspec.field(name="continue", default=None)
 
 
-class _Page(kube.Wire, frozen=True):
+class _Page(wire.Wire, frozen=True):
     kind: str | None = None
     metadata: _ListMeta | None = None
     items: tuple[Raw, ...] | UnsetType | None = UNSET  # null is a list of nothing; without the field it is no list
 
 
-class _Key(kube.Wire, frozen=True):
-    metadata: kube.PodMeta | None = None
+class _Key(wire.Wire, frozen=True):
+    metadata: wire.PodMeta | None = None
 
 
-class _Version(kube.Wire, frozen=True):
+class _Version(wire.Wire, frozen=True):
     git_version: str | None = None
 
 
 def facts(connection: Connection) -> ClusterFacts:
     """Identity and version; either may be refused without making the scan incomplete, as no check rests on them."""
-    uid = _optional(connection, "/api/v1/namespaces/kube-system", METADATA, kube.MetaOnly)
+    uid = _optional(connection, "/api/v1/namespaces/kube-system", METADATA, wire.MetaOnly)
     version = _optional(connection, "/version", JSON, _Version)
     meta = uid.metadata if uid else None
     return ClusterFacts(meta.uid if meta else None, version.git_version if version else None)
@@ -260,7 +261,7 @@ class _Reader:
     def _remember_owner(self, kind: Kind, item: Raw) -> None:
         self.fold.counts.read += 1
         try:
-            meta = decode(item, kube.MetaOnly).metadata or kube.Meta()
+            meta = decode(item, wire.MetaOnly).metadata or wire.Meta()
         except NotUnderstood as error:
             self.fold.invalid(kind, item, str(error), None)
             return
@@ -321,7 +322,7 @@ def _decode_page(body: bytes, kind: Kind) -> _Page:
 
 def _key(item: Raw) -> str:
     try:
-        meta = decode(item, _Key).metadata or kube.PodMeta()
+        meta = decode(item, _Key).metadata or wire.PodMeta()
     except NotUnderstood:
         return ""
     return f"{meta.namespace or ''}/{meta.name or ''}"

@@ -17,12 +17,13 @@ from scanner.check import Check
 from scanner.cli.options import Judging, Reporting, statuses
 from scanner.collect import Reading, Task
 from scanner.config import Config, ConfigError, Selection, Settings
-from scanner.engine import INVALID_OBJECT, Context, evaluate
+from scanner.engine import INVALID_OBJECT, evaluate
 from scanner.exemptions import Exemptions
+from scanner.findings import Context
+from scanner.inventory import Counts
 from scanner.model import Cluster, Gap, GapReason, PlaneState, Status, utc_now
 from scanner.report import Ending, Output, ScanInfo
 from scanner.summary import Tally
-from scanner.workloads import Counts
 
 # Several may hold at once: the exit code is the first of these.
 EXIT_INTERRUPTED = 130  # as shells report SIGINT

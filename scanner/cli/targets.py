@@ -13,9 +13,9 @@ from scanner import bundle
 from scanner.cli.options import ClusterScope, Running
 from scanner.collect import Estate, Progress, Reading, Task, unread
 from scanner.config import ConfigError
+from scanner.inventory import Inventory
 from scanner.kube import KINDS
 from scanner.model import Cluster, GapReason, PlaneState, utc_now
-from scanner.workloads import Inventory
 
 if TYPE_CHECKING:
     from providers.kubernetes.kubeconfig import Context

@@ -12,8 +12,8 @@ from typing import IO, Any, Protocol
 
 import msgspec
 
+from scanner.inventory import Counts
 from scanner.model import Cluster, Finding, Gap
-from scanner.workloads import Counts
 
 
 class ScanInfo(msgspec.Struct):

@@ -14,7 +14,7 @@ import msgspec
 
 from scanner.check import Check, type_name
 from scanner.config import Config
-from scanner.engine import SCHEMA_VERSION
+from scanner.findings import SCHEMA_VERSION
 from scanner.model import Cluster, Finding, GapReason
 from scanner.report import ScanInfo
 

@@ -15,10 +15,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from scanner.inventory import Counts
 from scanner.kube import printable
 from scanner.model import Cluster, Finding, Gap, PlaneState, Severity, Status
 from scanner.report import Destination, Ending
-from scanner.workloads import Counts
 
 WIDTH = 100
 EXAMPLES = 4  # objects shown for each check

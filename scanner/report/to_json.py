@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from scanner import __project__, __version__
-from scanner.engine import SCHEMA_VERSION
+from scanner.findings import SCHEMA_VERSION
 from scanner.model import Cluster, Finding, Gap
 from scanner.report import Destination, Ending
 

@@ -1,0 +1,78 @@
+"""What was read of one cluster or one set of files, as it is judged and saved in bundles."""
+
+from __future__ import annotations
+
+import bisect
+
+import msgspec
+
+from scanner import kube
+from scanner.kube import Resource, Source
+from scanner.model import Gap
+
+PODS_KEPT = 10  # names shown as examples for each shape
+UNREADABLE = "~unreadable"  # name of an object whose own name could not be read
+
+
+class Shape(msgspec.Struct):
+    """One distinct pod of a root; `pods` counts the running ones, 0 for a template; `names` are ten of them, sorted."""
+
+    workload: kube.Workload
+    pods: int = 0
+    names: list[str] = []
+    source: Source | None = None
+
+    def count(self, name: str) -> None:
+        self.pods += 1
+        if len(self.names) < PODS_KEPT or name < self.names[-1]:
+            bisect.insort(self.names, name)
+            del self.names[PODS_KEPT:]
+
+
+class Root(msgspec.Struct):
+    """A root controller, or a pod without one, with every distinct shape of its pods."""
+
+    resource: Resource
+    shapes: list[Shape] = []
+
+
+class Invalid(msgspec.Struct, frozen=True):
+    """An object or container that could not be understood."""
+
+    resource: Resource
+    message: str
+    container: str | None = None
+
+
+class Counts(msgspec.Struct):
+    """Objects read, judged, skipped (of kinds that no check reads, or out of scope) and not understood."""
+
+    read: int = 0
+    judged: int = 0
+    skipped: int = 0
+    invalid: int = 0
+    files_read: int = 0
+    files_failed: int = 0
+    lists_asked: int = 0  # list calls and documents: what --min-coverage is a share of
+    lists_read: int = 0
+
+
+class Inventory(msgspec.Struct):
+    """What one cluster, or one set of files, holds. `kinds` are the plurals that were asked for."""
+
+    kinds: list[str]
+    roots: list[Root] = []
+    services: list[kube.Service] = []
+    ingresses: list[kube.Ingress] = []
+    others: list[Resource] = []  # judged by identity alone: ServiceAccount, ConfigMap, Secret
+    invalid: list[Invalid] = []
+    gaps: list[Gap] = []
+    namespace_labels: dict[str, dict[str, str]] = {}
+    counts: Counts = msgspec.field(default_factory=Counts)
+
+    @property
+    def complete(self) -> bool:
+        return not (self.gaps or self.invalid or self.counts.files_failed)
+
+    def gaps_of(self, plurals: tuple[str, ...]) -> list[Gap]:
+        return [g for g in self.gaps if g.what in plurals]

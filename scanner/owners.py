@@ -1,0 +1,97 @@
+"""Attribution: the root an object belongs to, so that ids outlive rollouts, cron runs and restarts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from msgspec import UnsetType
+
+from scanner import wire
+from scanner.inventory import UNREADABLE
+from scanner.kube import BY_NAME, Kind, Source
+from scanner.normalize import texts
+
+MIRROR = b"kubernetes.io/config.mirror"  # annotation of static pods
+NODE_NAME = re.compile(rb'"nodeName":\s*"([^"\\]*)",?')
+
+# Kinds that are often controlled themselves; what they control is attributed one step further up.
+OWNED = ("ReplicaSet", "Job", "ReplicationController")
+_CRON_RUN = re.compile(r"(.+)-\d{8,10}")
+_HASHED = (
+    ("pod-template-hash", "apps", "Deployment"),
+    ("rollouts-pod-template-hash", "argoproj.io", "Rollout"),
+)
+_MOVED_GROUPS = {"extensions": {"Ingress": "networking.k8s.io"}}
+
+# (source path or "", group, kind, namespace, name)
+RootKey = tuple[str, str, str, str, str]
+
+
+def root_of_pod(meta: wire.PodMeta, namespace: str, source: Source | None, spec: bytes) -> RootKey:
+    """A Deployment and a Rollout are told by the hash label; other ReplicaSets and Jobs wait for `finish`."""
+    name = meta.name or ""
+    owner = next((o for o in meta.owner_references or () if o.controller), None)
+    path = source.scope if source else ""
+    if owner is None or not owner.kind or not owner.name:
+        mirror = not isinstance(meta.annotations, UnsetType) and MIRROR in bytes(meta.annotations)
+        node = NODE_NAME.search(spec) if mirror else None
+        if node:
+            return (path, "", "Pod", namespace, name.removesuffix("-" + node[1].decode("utf-8", "replace")))
+        return (path, "", "Pod", namespace, generated(meta.generate_name) or name or UNREADABLE)
+    if owner.kind == "Node":
+        return (path, "", "Pod", namespace, name.removesuffix("-" + owner.name))
+    if owner.kind == "ReplicaSet":
+        for label, group, kind in _HASHED:
+            suffix = f"-{(meta.labels or {}).get(label)}"
+            if owner.name.endswith(suffix) and owner.name != suffix:
+                return (path, group, kind, namespace, owner.name.removesuffix(suffix))
+    return (path, group_of(owner.api_version, owner.kind), owner.kind, namespace, owner.name)
+
+
+def owner_of(meta: wire.Meta, namespace: str, path: str) -> RootKey | None:
+    """The controller of an object that is no pod."""
+    owner = next((o for o in meta.owner_references or () if o.controller and o.kind and o.name), None)
+    if owner is None or not owner.kind or not owner.name:
+        return None
+    return (path, group_of(owner.api_version, owner.kind), owner.kind, namespace, owner.name)
+
+
+def cron_job_of(run: RootKey) -> RootKey | None:
+    """The CronJob of a Job that is not in view, by the name that the CronJob controller gives its runs."""
+    match = _CRON_RUN.fullmatch(run[4]) if run[2] == "Job" else None
+    return (run[0], "batch", "CronJob", run[3], match[1]) if match else None
+
+
+def generated(prefix: str | None) -> str:
+    return f"{prefix}*" if prefix else ""
+
+
+def group_of(api_version: str | None, kind: str) -> str:
+    """The canonical API group: `extensions` has moved to apps and networking.k8s.io."""
+    group, slash, _ = (api_version or "").rpartition("/")
+    if group == "extensions" and slash:
+        return _MOVED_GROUPS["extensions"].get(kind, "apps")
+    return group
+
+
+def kind_of(header: wire.Header) -> Kind | None:
+    """The kind that some check reads, or None for every other."""
+    known = BY_NAME.get(header.kind or "")
+    return known if known and group_of(header.api_version, known.name) == known.group else None
+
+
+def managed_by(meta: wire.Meta) -> str | None:
+    """Helm release, Argo CD application or Flux object that owns the manifest, by their usual marks."""
+    labels: Mapping[str, str] = texts(meta.labels)
+    notes: Mapping[str, str] = texts(meta.annotations)
+    if tracking := notes.get("argocd.argoproj.io/tracking-id"):
+        return f"argocd:{tracking.partition(':')[0]}"
+    if app := labels.get("argocd.argoproj.io/instance"):
+        return f"argocd:{app}"
+    for tool in ("kustomize", "helm"):
+        if name := labels.get(f"{tool}.toolkit.fluxcd.io/name"):
+            return f"flux:{labels.get(f'{tool}.toolkit.fluxcd.io/namespace', '')}/{name}"
+    if release := notes.get("meta.helm.sh/release-name"):
+        return f"helm:{notes.get('meta.helm.sh/release-namespace', '')}/{release}"
+    return None
