@@ -94,6 +94,8 @@ USAGE = {
     "two outputs": (["-o", "table"], "only one output"),
     "ref": (["--ref", "cis-xyz"], "no check refers to"),
     "coverage": (["--min-coverage", "most"], "not a percentage"),
+    "host path": (["--param", 'k8s-hostpath-volumes.allowed_host_paths=[{path_prefix: ""}]'], "path_prefix"),
+    "kind": (["--param", "k8s-default-namespace.kinds=workload"], "kinds"),
     "nothing left": (["-c", "k8s-run-as-root", "-e", "k8s-*"], "no check is selected"),
 }
 

@@ -248,3 +248,39 @@ def test_secret_data_never_reaches_a_report_or_bundle(folder):
 
     assert "hunter2" not in json.dumps(report)
     assert b"hunter2" not in gzip.decompress((folder / "b.bundle").read_bytes())
+
+
+# -- a file may claim anything
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Running"])
+def test_status_in_a_manifest_hides_nothing(folder, phase):
+    (folder / "a.yaml").write_text(BAD + f"status: {{phase: {phase}}}\n")
+    _, report = scan("a.yaml")
+    assert found(report) == [("bad", "last")]
+    _, report = scan("a.yaml", check="k8s-automount-api-credentials")
+    assert [f["reason"] for f in report["findings"]] == ["service_account_not_in_input"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_service_account_may_stand_before_or_after_its_pod(folder, order):
+    account = "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: default, namespace: shop}\n"
+    account += "automountServiceAccountToken: false\n"
+    (folder / "a.yaml").write_text("---\n".join([account, GOOD][::order]))
+    _, report = scan("a.yaml", check="k8s-automount-api-credentials")
+    assert report["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("field", "check"),
+    [
+        ("runAsUser: -1", "k8s-run-as-root"),
+        ("runAsUser: 4294967296", "k8s-run-as-root"),
+        ("appArmorProfile: {type: runtime/default}", "k8s-apparmor-profile"),
+    ],
+)
+def test_value_that_the_api_server_refuses_is_no_pass(folder, field, check):
+    (folder / "a.yaml").write_text(BAD.replace("privileged: true", field))
+    _, report = scan("a.yaml", "--status", "all", check=check)
+    assert ("bad", "last") not in found(report, "pass")
+    assert {"fail", "error"} & {f["status"] for f in report["findings"]}

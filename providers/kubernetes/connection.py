@@ -23,6 +23,7 @@ from providers.kubernetes.kubeconfig import Context, mapping, text
 from scanner.model import GapReason
 
 _ATTEMPTS = 5
+_SHORTEST_SECRET = 8  # characters; a shorter one would blank out parts of ordinary words
 _BACKOFF = 0.5  # seconds before the second attempt, doubled for each further one
 _LONGEST_WAIT = 10.0
 _CONNECT_TIMEOUT = 5.0
@@ -203,7 +204,7 @@ class Connection:
     def _clean(self, text: str) -> str:
         """What the server said, for people. It may have quoted what it was sent."""
         secret = self._credential.authorization.partition(" ")[2]
-        return plain(text.replace(secret, "…") if secret else text)
+        return plain(text.replace(secret, "…") if len(secret) >= _SHORTEST_SECRET else text)
 
     def _failure(self, error: Exception) -> ApiError:
         from urllib3 import exceptions

@@ -24,8 +24,10 @@ INTERNAL_ERROR = 70
 
 app = typer.Typer(
     name="kubeposture",
-    help="Judge the security posture of Kubernetes clusters and manifests, truthfully: what could not be read is "
-    "unknown, never clean.",
+    help="""Judge the security posture of Kubernetes clusters and manifests.
+
+    What could not be read is unknown, never clean. Exit codes: 0 done, 1 a gate failed, 2 usage, 3 incomplete,
+    4 nothing was read, 70 internal error.""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None if os.environ.get("TERM") == "dumb" else "rich",
@@ -48,7 +50,7 @@ def _version(value: bool) -> None:
 def _root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """Exit codes: 0 done, 1 gate failed, 2 usage, 3 incomplete, 4 nothing read, 70 internal error."""
+    pass
 
 
 def run() -> None:

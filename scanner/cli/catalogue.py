@@ -37,6 +37,7 @@ def list_checks(output: Output = Format.TABLE) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    width = min(100, Console().width) if sys.stdout.isatty() else 100
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("check", no_wrap=True)
     table.add_column("severity", no_wrap=True)
@@ -44,7 +45,7 @@ def list_checks(output: Output = Format.TABLE) -> None:
     for check in checks:
         off = "" if check.on or check.id == "k8s-invalid-object" else " (off)"
         table.add_row(Text(check.id), Text(check.severity.value), Text(check.title + off))
-    Console(width=min(100, Console().width), highlight=False).print(table)
+    Console(width=width, highlight=False).print(table)
 
 
 @app.command("show")
@@ -97,7 +98,7 @@ def page(check: Check) -> Iterable[str]:
     yield ""
     yield f"severity  {check.severity.value}"
     yield f"judges    each {check.scope_name}{'' if check.on else '; off unless selected with -c'}"
-    yield from _wrapped(f"control   {', '.join(check.controls)}")
+    yield f"control   {', '.join(check.controls)}"
     for ref in check.refs:
         yield f"ref       {spelled(ref)}"
     if check.required:
@@ -119,6 +120,8 @@ def _wrapped(paragraph: str, width: int = 96) -> list[str]:
 def _default(value: object) -> str:
     if isinstance(value, tuple) and len(value) > 8:
         return f"[{', '.join(map(str, value[:8]))}, … {len(value) - 8} more]"
+    if isinstance(value, tuple) and value and isinstance(value[0], dict):
+        return msgspec.json.encode(value).decode()
     return text(value)
 
 

@@ -150,6 +150,8 @@ class Scan:
         reasons = self._exit_reasons()
         code = next((code for reason, code in EXIT.items() if reason in reasons), 0)
         warnings = [*self.settings.warnings, *self.warnings, *self.exemptions.warnings()]
+        if not self.counts.read and not self.gaps and not self.counts.invalid:
+            warnings.append("nothing to judge: no Kubernetes object was found (files must end in .yaml, .yml or .json)")
         complete = not self._incomplete()
         info = ScanInfo(self.id, self.started_at, utc_now(), self.settings.profile.name, complete, reasons, warnings)
         ending = Ending(
