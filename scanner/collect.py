@@ -1,15 +1,15 @@
 """Runs provider tasks side by side and hands over what each read as soon as it is there.
 
-One task reads one cluster or one set of files. At most `concurrency` estates are held at a time.
+One task reads one cluster or one set of files. Beside those being read, two estates are held at most.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from queue import Queue
 
 import msgspec
 
@@ -48,8 +48,7 @@ Progress = Callable[[str, int], None]  # what is being read, objects so far
 class Task:
     """One target. `read` may raise only for bugs: whatever the outside world does becomes a gap.
 
-    `kinds` are the plurals that would be read; they become gaps if it does raise. `cluster` is the target's stand-in
-    in the report until the real one is known.
+    `kinds` are the plurals that would be read; they become gaps if it does raise.
     """
 
     name: str
@@ -63,30 +62,33 @@ Show = Callable[[Task, str, int], None]  # the same, of which task
 
 def run(tasks: Iterable[Task], concurrency: int, progress: Show) -> Generator[Reading, None, None]:
     """Readings in the order in which they are complete. Closing the iterator starts nothing more and does not wait."""
-    waiting = iter(tasks)
+    ready: Queue[Reading | None] = Queue(maxsize=1)
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=THREADS)
-    running: set[Future[list[Reading]]] = set()
+    running = [pool.submit(_attempt, task, progress, ready) for task in tasks]
+    left = len(running)
     try:
-        while True:
-            for task in islice(waiting, concurrency - len(running)):
-                running.add(pool.submit(_attempt, task, progress))
-            if not running:
-                return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield from future.result()
+        while left:
+            reading = ready.get()
+            if reading is None:
+                left -= 1
+            else:
+                yield reading
     finally:
-        pool.shutdown(wait=not running, cancel_futures=True)
+        pool.shutdown(wait=not left, cancel_futures=True)
 
 
-def _attempt(task: Task, progress: Show) -> list[Reading]:
+def _attempt(task: Task, progress: Show, ready: Queue[Reading | None]) -> None:
+    """Hand over what the task reads, then None."""
     try:
-        return list(task.read(lambda what, n: progress(task, what, n)))
+        for reading in task.read(lambda what, n: progress(task, what, n)):
+            ready.put(reading)
     except Exception as error:  # one target's crash may not take the others' results with it
         name = type(error).__name__
         log.error("reading %s crashed: %s", task.name, name, exc_info=log.isEnabledFor(logging.INFO))
         detail = f"internal error while reading: {name}; run with -v and report it"
-        return [unread(task.name, task.provider, task.kinds, GapReason.BAD_DATA, detail)]
+        ready.put(unread(task.name, task.provider, task.kinds, GapReason.BAD_DATA, detail))
+    finally:
+        ready.put(None)
 
 
 def unread(name: str, provider: str, kinds: Iterable[str], reason: GapReason, detail: str, id: str = "") -> Reading:

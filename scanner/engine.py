@@ -26,6 +26,7 @@ from scanner.model import (
     Verdict,
     not_applicable,
 )
+from scanner.owners import RootKey
 from scanner.scope import excludes, in_namespace, selects, windows
 from scanner.summary import Tally
 
@@ -93,7 +94,7 @@ class _Run:
         self.inventory, self.settings, self.context = inventory, settings, context
         self.tally, self.exemptions, self.built = tally, exemptions, built
         self.make = Findings(context, settings.labels, inventory.namespace_labels).make
-        self.broken: dict[tuple[str, ...], set[str | None]] = defaultdict(set)  # identity -> containers, None for all
+        self.broken: dict[RootKey, set[str | None]] = defaultdict(set)  # identity -> containers, None for all
         for item in inventory.invalid:
             self.broken[identity(item.resource)].add(item.container)
         self.judged: Counter[str] = Counter()
@@ -160,7 +161,7 @@ class _Run:
 
     def _subjects(self, plans: Iterable[Plan], subjects: Iterable[tuple[Any, Resource]]) -> Iterator[Finding]:
         """Each subject of one identity; several are one finding, the worst."""
-        same: dict[tuple[str, ...], list[tuple[Any, Resource]]] = defaultdict(list)
+        same: dict[RootKey, list[tuple[Any, Resource]]] = defaultdict(list)
         for subject, resource in subjects:
             same[identity(resource)].append((subject, resource))
         for plan in plans:
@@ -188,7 +189,7 @@ class _Run:
     def _beside_broken(self, resource: Resource, key: str) -> bool:
         """Whether this very subject, or the pod that it is a part or the whole of, was in part not understood."""
         broken = self.broken.get(identity(resource), ())
-        return None in broken or (bool(broken) and (not key or key in broken))
+        return None in broken or key in broken or (not key and bool(broken))
 
     def _report(self, plan: Plan, resource: Resource, key: str, outcome: _Outcome) -> Iterator[Finding]:
         verdict = outcome.worst()
@@ -215,9 +216,9 @@ class _Run:
     # -- what could not be judged -------------------------------------------------------------------------------------
 
     def _not_understood(self) -> Iterator[Finding]:
-        merged: dict[tuple[str, ...], list[Invalid]] = defaultdict(list)
+        merged: dict[tuple[RootKey, str], list[Invalid]] = defaultdict(list)
         for item in self.inventory.invalid:
-            merged[*identity(item.resource), item.container or ""].append(item)
+            merged[identity(item.resource), item.container or ""].append(item)
         for items in merged.values():
             first = items[0]
             message = printable("; ".join(sorted({i.message for i in items})), 500)
@@ -322,10 +323,9 @@ def _badness(verdict: Verdict) -> tuple[int, int, str]:
     return _RANK[verdict.status], verdict.severity.rank if verdict.severity else -1, verdict.message
 
 
-def identity(resource: Resource) -> tuple[str, ...]:
-    """What makes two objects of one input the same object."""
-    scope = resource.source.scope if resource.source else ""
-    return scope, resource.group, resource.kind, resource.namespace, resource.name
+def identity(resource: Resource) -> RootKey:
+    path = resource.source.scope if resource.source else ""
+    return RootKey(path, resource.group, resource.kind, resource.namespace, resource.name)
 
 
 def _unset(check: Check) -> str:

@@ -112,7 +112,6 @@ class Mount(View, frozen=True):
     """A hostPath volume inside one container."""
 
     container: str  # path of the container
-    kind: str
     path: str
     read_only: bool
 
@@ -120,7 +119,6 @@ class Mount(View, frozen=True):
 class HostPath(View, frozen=True):
     """A hostPath volume of a pod, with every mount of it."""
 
-    volume: str
     host_path: str
     path: str
     mounts: tuple[Mount, ...] = ()

@@ -156,7 +156,7 @@ def workload(pod: PodSource, lookups: Lookups) -> tuple[kube.Workload, tuple[Inv
         view = _container(given, kind, path, context, spec.security_context, annotations)
         containers.append(view)
         wires.append((given, view))
-    return _workload(pod, spec, context, wires, lookups, bool(invalid)), tuple(invalid)
+    return _workload(pod, spec, context, wires, bool(invalid)), tuple(invalid)
 
 
 def _raw_containers(spec: wire.PodSpec, path: str) -> Iterator[tuple[Raw, str, str]]:
@@ -285,7 +285,6 @@ def _workload(
     spec: wire.PodSpec,
     context: kube.PodContext,
     wires: list[tuple[wire.Container, kube.Container]],
-    lookups: Lookups,
     invalid: bool,
 ) -> kube.Workload:
     return kube.Workload(
@@ -353,15 +352,13 @@ def _host_paths(
         if volume.host_path is None:
             continue
         mounts = tuple(
-            kube.Mount(container=c.path, kind=c.kind, path=f"{c.path}.volumeMounts[{j}]", read_only=m.read_only is True)
+            kube.Mount(container=c.path, path=f"{c.path}.volumeMounts[{j}]", read_only=m.read_only is True)
             for given, c in wires
             for j, m in enumerate(given.volume_mounts or ())
             if m.name == volume.name
         )
         place = f"{path}.volumes[{i}].hostPath.path"
-        found.append(
-            kube.HostPath(volume=volume.name or "", host_path=volume.host_path.path or "", path=place, mounts=mounts)
-        )
+        found.append(kube.HostPath(host_path=volume.host_path.path or "", path=place, mounts=mounts))
     return tuple(found)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec import UnsetType
 
@@ -22,45 +23,55 @@ _HASHED = (
     ("pod-template-hash", "apps", "Deployment"),
     ("rollouts-pod-template-hash", "argoproj.io", "Rollout"),
 )
-_MOVED_GROUPS = {"extensions": {"Ingress": "networking.k8s.io"}}
 
-# (source path or "", group, kind, namespace, name)
-RootKey = tuple[str, str, str, str, str]
+
+class RootKey(NamedTuple):
+    """What makes two objects of one input the same; `path` is that of the file, "" in a cluster."""
+
+    path: str
+    group: str
+    kind: str
+    namespace: str
+    name: str
 
 
 def root_of_pod(meta: wire.PodMeta, namespace: str, source: Source | None, spec: bytes) -> RootKey:
     """A Deployment and a Rollout are told by the hash label; other ReplicaSets and Jobs wait for `finish`."""
     name = meta.name or ""
-    owner = next((o for o in meta.owner_references or () if o.controller), None)
     path = source.scope if source else ""
-    if owner is None or not owner.kind or not owner.name:
+    owner = _controller(meta.owner_references, namespace, path)
+    if owner is None:
         mirror = not isinstance(meta.annotations, UnsetType) and MIRROR in bytes(meta.annotations)
         node = NODE_NAME.search(spec) if mirror else None
         if node:
-            return (path, "", "Pod", namespace, name.removesuffix("-" + node[1].decode("utf-8", "replace")))
-        return (path, "", "Pod", namespace, generated(meta.generate_name) or name or UNREADABLE)
+            return RootKey(path, "", "Pod", namespace, name.removesuffix("-" + node[1].decode("utf-8", "replace")))
+        return RootKey(path, "", "Pod", namespace, generated(meta.generate_name) or name or UNREADABLE)
     if owner.kind == "Node":
-        return (path, "", "Pod", namespace, name.removesuffix("-" + owner.name))
+        return RootKey(path, "", "Pod", namespace, name.removesuffix("-" + owner.name))
     if owner.kind == "ReplicaSet":
         for label, group, kind in _HASHED:
             suffix = f"-{(meta.labels or {}).get(label)}"
             if owner.name.endswith(suffix) and owner.name != suffix:
-                return (path, group, kind, namespace, owner.name.removesuffix(suffix))
-    return (path, group_of(owner.api_version, owner.kind), owner.kind, namespace, owner.name)
+                return RootKey(path, group, kind, namespace, owner.name.removesuffix(suffix))
+    return owner
 
 
 def owner_of(meta: wire.Meta, namespace: str, path: str) -> RootKey | None:
     """The controller of an object that is no pod."""
-    owner = next((o for o in meta.owner_references or () if o.controller and o.kind and o.name), None)
-    if owner is None or not owner.kind or not owner.name:
-        return None
-    return (path, group_of(owner.api_version, owner.kind), owner.kind, namespace, owner.name)
+    return _controller(meta.owner_references, namespace, path)
+
+
+def _controller(owners: Sequence[wire.OwnerReference] | None, namespace: str, path: str) -> RootKey | None:
+    for owner in owners or ():
+        if owner.controller and owner.kind and owner.name:
+            return RootKey(path, group_of(owner.api_version, owner.kind), owner.kind, namespace, owner.name)
+    return None
 
 
 def cron_job_of(run: RootKey) -> RootKey | None:
     """The CronJob of a Job that is not in view, by the name that the CronJob controller gives its runs."""
-    match = _CRON_RUN.fullmatch(run[4]) if run[2] == "Job" else None
-    return (run[0], "batch", "CronJob", run[3], match[1]) if match else None
+    match = _CRON_RUN.fullmatch(run.name) if run.kind == "Job" else None
+    return RootKey(run.path, "batch", "CronJob", run.namespace, match[1]) if match else None
 
 
 def generated(prefix: str | None) -> str:
@@ -69,9 +80,9 @@ def generated(prefix: str | None) -> str:
 
 def group_of(api_version: str | None, kind: str) -> str:
     """The canonical API group: `extensions` has moved to apps and networking.k8s.io."""
-    group, slash, _ = (api_version or "").rpartition("/")
-    if group == "extensions" and slash:
-        return _MOVED_GROUPS["extensions"].get(kind, "apps")
+    group = (api_version or "").rpartition("/")[0]
+    if group == "extensions":
+        return "networking.k8s.io" if kind == "Ingress" else "apps"
     return group
 
 

@@ -61,7 +61,7 @@ class AppArmorProfile(Wire, frozen=True):
 
 
 class SecurityContext(Wire, frozen=True):
-    """Of a container, and the inheritable part of a pod's."""
+    """Of a container."""
 
     privileged: bool | None = None
     allow_privilege_escalation: bool | None = None

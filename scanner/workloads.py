@@ -51,8 +51,8 @@ class _Pending:
 class Fold:
     """Takes objects one by one; `finish` gives the inventory.
 
-    `keep` says whether an object of a namespace is wanted. Nodes and bindings must be read before running pods;
-    otherwise the order is free, as templates wait until `finish`.
+    `keep` says whether an object of a namespace is wanted. Nodes must be read before running pods; otherwise the order
+    is free, as templates wait until `finish`.
     """
 
     kinds: frozenset[str]
@@ -150,7 +150,7 @@ class Fold:
         if shape is None:
             try:
                 notes = normalize.annotations_of(meta.annotations)
-                place = PodSource(spec, "spec", key[3], meta.labels, notes, live=True)
+                place = PodSource(spec, "spec", key.namespace, meta.labels, notes, live=True)
                 shape = self._shape(place, key, root, source)
             except NotUnderstood as error:
                 self.not_understood(_root_resource(key, root), f"pod {printable(name)}: {error}")
@@ -172,7 +172,7 @@ class Fold:
         if not self.keep(namespace):
             self.counts.skipped += 1
             return
-        key = self.add_owner(kind, meta, source)
+        key = self._add_owner(kind, meta, source)
         root = self._pending(key, source, bool(meta.namespace))
         root.labels, root.managed_by = texts(meta.labels), managed_by(meta)
         if root.live:
@@ -186,19 +186,27 @@ class Fold:
         place = PodSource(bytes(template.spec), path, namespace, inner.labels, inner.annotations)
         root.templates.append((place, source))
 
-    def add_owner(self, kind: Kind, meta: wire.Meta, source: Source | None = None) -> RootKey:
+    def _add_owner(self, kind: Kind, meta: wire.Meta, source: Source | None = None) -> RootKey:
         """Remember who controls a ReplicaSet, Job or ReplicationController; gives the object's own key."""
         namespace = meta.namespace or self.default_namespace
         path = source.scope if source else ""
-        key = (path, kind.group, kind.name, namespace, meta.name or generated(meta.generate_name) or UNREADABLE)
+        name = meta.name or generated(meta.generate_name) or UNREADABLE
+        key = RootKey(path, kind.group, kind.name, namespace, name)
         if kind.name in OWNED:
             self._owners[key] = owner_of(meta, namespace, path)
         return key
 
-    def skip_owned(self, kind: Kind, meta: wire.Meta) -> None:
-        """Take note of an object of which only metadata was read."""
-        self.add_owner(kind, meta)
+    def add_metadata(self, kind: Kind, data: bytes | Raw) -> None:
+        """A ReplicaSet or Job of which only metadata was read: who controls it."""
+        self.counts.read += 1
         self.counts.skipped += 1
+        try:
+            meta = decode(data, wire.MetaOnly).metadata or wire.Meta()
+        except NotUnderstood as error:
+            self.invalid(kind, data, str(error), None)
+            return
+        if self.keep(meta.namespace or self.default_namespace):
+            self._add_owner(kind, meta)
 
     def namespaces(self) -> list[str]:
         """The names of the Namespaces read so far."""
@@ -207,9 +215,9 @@ class Fold:
     def without_pods(self, kind: str) -> list[tuple[str, str]]:
         """Namespace and name of the known, uncontrolled objects of a kind that no pod was attributed to."""
         return [
-            (key[3], key[4])
+            (key.namespace, key.name)
             for key, owner in self._owners.items()
-            if key[2] == kind and owner is None and not (key in self._roots and self._roots[key].live)
+            if key.kind == kind and owner is None and not (key in self._roots and self._roots[key].live)
         ]
 
     # -- other kinds --------------------------------------------------------------------------------------------------
@@ -253,14 +261,14 @@ class Fold:
     def finish(self) -> Inventory:
         """The inventory, sorted, with templates of roots that have no running pods normalized."""
         out = self._out
-        for key in [k for k in self._roots if k[2] in OWNED]:
+        for key in [k for k in self._roots if k.kind in OWNED]:
             self._rehome(key)
         for key in sorted(self._roots):
             root = self._roots.pop(key)
             if not root.live:
                 self._shape_templates(key, root)
             for shape in root.shapes.values():
-                shape.workload = normalize.with_account(shape.workload, key[3], self.lookups)
+                shape.workload = normalize.with_account(shape.workload, key.namespace, self.lookups)
             if root.shapes:
                 out.roots.append(Root(_root_resource(key, root), list(root.shapes.values())))
         out.ingresses = ingress.ingresses(self._ingresses, self.ingress_facts, self.lookups)
@@ -314,12 +322,11 @@ class Fold:
 
 
 def _root_resource(key: RootKey, root: _Pending) -> Resource:
-    _, group, kind, namespace, name = key
     return Resource(
-        group=group,
-        kind=kind,
-        namespace=namespace,
-        name=name,
+        group=key.group,
+        kind=key.kind,
+        namespace=key.namespace,
+        name=key.name,
         labels=root.common_labels(),
         managed_by=root.managed_by,
         namespace_set=root.namespace_set,

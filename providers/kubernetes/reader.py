@@ -34,7 +34,7 @@ METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 # Of these only metadata is asked for: nothing else of them is read, and data of ConfigMaps never leaves the server.
 METADATA_ONLY = frozenset({"namespaces", "nodes", "configmaps", "replicasets"})
 
-# What other objects are looked up by comes first, pods before the templates that they make superfluous.
+# Nodes before pods, whose system they tell; pods before the templates that they make superfluous.
 ORDER = (
     "nodes",
     "serviceaccounts",
@@ -138,18 +138,17 @@ class _Reader:
 
     def read(self) -> Inventory:
         self._read_namespaces()
-        for plural in ORDER:
-            if plural in self.scope.kinds:
-                self._read_kind(KINDS[plural])
-                if plural == "pods" and "replicasets" in self.scope.kinds:
-                    self._read_lone_replicasets()
+        for plural in sorted(self.scope.kinds - NEVER_READ - {"namespaces"}, key=ORDER.index):
+            self._read_kind(KINDS[plural])
+            if plural == "pods" and "replicasets" in self.scope.kinds:
+                self._read_lone_replicasets()
         return self.fold.finish()
 
     # -- namespaces ---------------------------------------------------------------------------------------------------
 
     def _read_namespaces(self) -> None:
         if self.scope.namespaces:
-            asked = {name: self._missing(name) for name in self.scope.namespaces}
+            asked = {name: self._look_at(name) for name in self.scope.namespaces}
             self.namespaces = [name for name, error in asked.items() if error is None]
             if not self.namespaces:
                 self.fatal = next(iter(asked.values()))
@@ -160,12 +159,12 @@ class _Reader:
             self._refused(KINDS["namespaces"], "*", error)
             self.more_namespaces = True
             fallback = self.scope.fallback
-            self.namespaces = [fallback] if fallback and not self.fatal and not self._missing(fallback) else []
+            self.namespaces = [fallback] if fallback and not self.fatal and not self._look_at(fallback) else []
         else:
             self.namespaces = [n for n in self.fold.namespaces() if self.scope.keeps(n)]
 
-    def _missing(self, namespace: str) -> ApiError | None:
-        """A misspelt namespace answers every list with 200 and nothing: only this question finds it."""
+    def _look_at(self, namespace: str) -> ApiError | None:
+        """Its labels, and why it may not be there: a misspelt one answers every list with 200 and nothing."""
         kind = KINDS["namespaces"]
         try:
             self.fold.add(kind, self.connection.get(f"{kind.api}/namespaces/{quote(namespace, '')}", accept=METADATA))
@@ -205,7 +204,7 @@ class _Reader:
                 self._list(kind, namespace)
             except ApiError as error:
                 refused[namespace] = error
-                if self._is_fatal(error):
+                if self._note_fatal(error):
                     refused, refusal = {"*": error}, None
                     break
             else:
@@ -215,7 +214,7 @@ class _Reader:
         for namespace, why in refused.items():
             self._refused(kind, namespace, why)
 
-    def _is_fatal(self, error: ApiError) -> bool:
+    def _note_fatal(self, error: ApiError) -> bool:
         """Whether no further request can succeed: refused credentials, or a server that never answered at all."""
         if error.status == 401 or (error.status is None and not self.connection.answered):
             self.fatal = error
@@ -224,7 +223,7 @@ class _Reader:
     def _refused(self, kind: Kind, namespace: str, error: ApiError) -> None:
         if kind.optional and error.status == 404:
             return  # the cluster has no such kind
-        self._is_fatal(error)
+        self._note_fatal(error)
         self._gap(kind, namespace, error)
 
     def _gap(self, kind: Kind, namespace: str, error: ApiError, verb: str = "list") -> None:
@@ -246,26 +245,11 @@ class _Reader:
         self.fold.counts.lists_asked += 1
         accept = f"{METADATA_LIST},{JSON}" if kind.plural in METADATA_ONLY else JSON
         for page in self._pages(kind, namespace, accept):
-            self._fold_page(kind, page)
+            take = self.fold.add_metadata if kind.plural == "replicasets" else self.fold.add
+            for item in page:
+                take(kind, item)
             self.progress(kind.plural, self.fold.counts.read)
         self.fold.counts.lists_read += 1
-
-    def _fold_page(self, kind: Kind, items: Sequence[Raw]) -> None:
-        if kind.plural == "replicasets":
-            for item in items:
-                self._remember_owner(kind, item)
-        else:
-            for item in items:
-                self.fold.add(kind, item)
-
-    def _remember_owner(self, kind: Kind, item: Raw) -> None:
-        self.fold.counts.read += 1
-        try:
-            meta = decode(item, wire.MetaOnly).metadata or wire.Meta()
-        except NotUnderstood as error:
-            self.fold.invalid(kind, item, str(error), None)
-            return
-        self.fold.skip_owned(kind, meta)
 
     def _pages(self, kind: Kind, namespace: str, accept: str) -> Iterator[Sequence[Raw]]:
         place = "" if namespace == "*" else f"/namespaces/{quote(namespace, '')}"
@@ -302,7 +286,7 @@ class _Reader:
             except ApiError as error:
                 if error.status != 404:  # deleted since the list
                     self._gap(kind, namespace, error, "get")
-                    if self._is_fatal(error):
+                    if self._note_fatal(error):
                         return
 
 

@@ -80,4 +80,5 @@ def evaluate(
     for path in bundles:
         if not path.is_file():
             raise ConfigError(f"{path}: no such bundle")
-    judge_tasks(bundle_tasks(bundles), Scan(*settings_from(judging), reporting), logging)
+    scan = Scan(*settings_from(judging), reporting)
+    judge_tasks(bundle_tasks(bundles, scan.settings.kinds()), scan, logging)

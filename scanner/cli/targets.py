@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,11 +51,19 @@ def demo_task(kinds: frozenset[str]) -> Task:
     return Task("demo-shop", read, kinds, "kubernetes")
 
 
-def bundle_tasks(paths: list[Path]) -> list[Task]:
-    def reader(path: Path) -> Task:
-        return Task(str(path), lambda progress: map(Reading, bundle.read(path)), frozenset(), "bundle")
+def bundle_tasks(paths: list[Path], kinds: frozenset[str]) -> list[Task]:
+    return [_bundle_task(path, kinds) for path in paths]
 
-    return [reader(path) for path in paths]
+
+def _bundle_task(path: Path, kinds: frozenset[str]) -> Task:
+    def read(progress: Progress) -> Iterator[Reading]:
+        """What stands before the damage is judged; the rest is as unread as a cluster that does not answer."""
+        try:
+            yield from map(Reading, bundle.read(path))
+        except bundle.BundleError as error:
+            yield unread(str(path), "bundle", kinds, GapReason.BAD_DATA, str(error))
+
+    return Task(str(path), read, kinds, "bundle")
 
 
 @dataclass(frozen=True)
