@@ -284,3 +284,20 @@ def test_value_that_the_api_server_refuses_is_no_pass(folder, field, check):
     _, report = scan("a.yaml", "--status", "all", check=check)
     assert ("bad", "last") not in found(report, "pass")
     assert {"fail", "error"} & {f["status"] for f in report["findings"]}
+
+
+def test_value_that_json_cannot_carry_is_an_error(folder):
+    (folder / "a.yaml").write_text(GOOD.replace("image: b", f"image: b\n    x: {'9' * 60}"))
+    (folder / "b.yaml").write_text(BAD)
+    code, report = scan(".")
+    assert code == 3
+    assert list(errors(report)) == ["a.yaml"]
+    assert found(report) == [("bad", "last")]
+
+
+def test_list_whose_items_are_none_is_an_error(folder):
+    (folder / "a.yaml").write_text("apiVersion: v1\nkind: List\nitems: {}\n---\n" + BAD)
+    code, report = scan("a.yaml")
+    assert code == 3
+    assert "items of List" in errors(report)["a.yaml"]
+    assert found(report) == [("bad", "last")]
