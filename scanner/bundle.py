@@ -6,10 +6,10 @@ read: no environment, no Secret or ConfigMap data, no annotation that no check k
 
 from __future__ import annotations
 
+import contextlib
 import gzip
-import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -17,16 +17,18 @@ import msgspec
 
 from scanner import __version__
 from scanner.collect import Estate
+from scanner.destination import Destination
 from scanner.kube import printable
 from scanner.model import utc_now
 
 FORMAT = "kubeposture-bundle"
 VERSION = 1
 MAX_LINE = 2**30  # bytes of one estate
+_GZIP = 31  # wbits: the largest window, with the header and checksum of gzip
 
 
 class BundleError(Exception):
-    """A bundle that cannot be read or written: one sentence."""
+    """A bundle that cannot be read: one sentence."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -36,29 +38,23 @@ class Header(msgspec.Struct, frozen=True):
     created_at: datetime
 
 
-class Writer:
-    """Writes beside the path and renames at the end: a bundle is there whole or not at all."""
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[Callable[[Estate], None]]:
+    """Gives what takes the estates. At the end the bundle is there whole; after an error or interrupt, not at all."""
+    file = Destination(path)
+    # Not GzipFile: after a failed write it would write once more when it is thrown away.
+    packer = zlib.compressobj(level=6, wbits=_GZIP)
 
-    def __init__(self, path: Path) -> None:
-        self.path, self._temporary = path, path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            self._file = gzip.open(self._temporary, "wb", compresslevel=6)  # noqa: SIM115 - closed by close()
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be written: {error.strerror}") from None
-        self._line(Header(FORMAT, VERSION, __version__, utc_now()))
+    def add(value: object) -> None:
+        file.write(packer.compress(msgspec.json.encode(value) + b"\n"))
 
-    def add(self, estate: Estate) -> None:
-        self._line(estate)
-
-    def _line(self, value: object) -> None:
-        self._file.write(msgspec.json.encode(value) + b"\n")
-
-    def close(self, *, keep: bool) -> None:
-        self._file.close()
-        if keep:
-            os.replace(self._temporary, self.path)
-        else:
-            self._temporary.unlink(missing_ok=True)
+    try:
+        add(Header(FORMAT, VERSION, __version__, utc_now()))
+        yield add
+        file.write(packer.flush())
+        file.close()
+    finally:
+        file.discard()
 
 
 def read(path: Path) -> Iterator[Estate]:

@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -22,6 +22,12 @@ SCOPES: dict[type, tuple[str, ...]] = {
     Ingress: ("ingresses",),
     Resource: (*WORKLOADS, "services", "serviceaccounts", "configmaps"),
 }
+
+# Microsoft's security controls that several checks belong to.
+ACCESS = ("Manage access and permissions",)
+NETWORK = ("Restrict unauthorized network access",)
+
+BOTH = ("images", "containers")  # what most checks let their users leave out
 
 # What Microsoft leaves out on every cluster: namespaces of the platform and of Defender's own agents.
 AZURE_SYSTEM = ("kube-system", "gatekeeper-system", "azure-arc", "azure-extensions-usage-system")
@@ -75,6 +81,11 @@ class Ports:
     ranges: PortRanges
 
 
+def matches(text: str, entry: str) -> bool:
+    """Exact, or a prefix where the entry ends in `*`: Azure's matching of images."""
+    return text.startswith(entry[:-1]) if entry.endswith("*") else text == entry
+
+
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Inclusive; max -1 is without bound."""
 
@@ -89,7 +100,7 @@ class AllowedHostPath(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class LabelExpression(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: str
-    operator: str
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
     values: tuple[str, ...] = ()
 
 
@@ -128,7 +139,7 @@ def _common(excluded_namespaces: Sequence[str]) -> dict[str, Parameter]:
     return {p.name: p for p in common}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One check: what the catalogue shows, and the function that judges one subject."""
 
@@ -150,6 +161,7 @@ class Check:
     linux_only: bool = False
     ephemeral: bool = True
     on: bool = True
+    always: bool = False  # reported whatever is selected: nothing switches it off or gives it another weight
     category: str = "data_plane"
 
     @property
@@ -213,24 +225,24 @@ def check(
         if not linux_only and "azure_rules" not in own:
             del common["azure_rules"]
         return Check(
-            id,
-            severity,
-            title.strip(),
-            why.strip(),
-            fix,
-            controls,
-            tuple(parse_ref(r) for r in refs),
-            scope,
-            {**common, **own},
-            function,
-            tuple(own),
-            required,
-            needs,
-            needs_if or {},
-            tuple(excluded_namespaces),
-            linux_only,
-            ephemeral,
-            on,
+            id=id,
+            severity=severity,
+            title=title.strip(),
+            why=why.strip(),
+            fix=fix,
+            controls=controls,
+            refs=tuple(parse_ref(r) for r in refs),
+            scope=scope,
+            parameters={**common, **own},
+            run=function,
+            passed=tuple(own),
+            required=required,
+            needs=needs,
+            needs_if=needs_if or {},
+            system_namespaces=tuple(excluded_namespaces),
+            linux_only=linux_only,
+            ephemeral=ephemeral,
+            on=on,
         )
 
     return declare
@@ -244,7 +256,11 @@ def _parameter(check_id: str, parameter: inspect.Parameter, hint: Any) -> Parame
     return Parameter(parameter.name, kind, parameter.default, doc)
 
 
-def type_name(kind: object) -> str:
-    """A parameter's type in a word or two."""
-    name = str(kind) if get_args(kind) else getattr(kind, "__name__", str(kind))
-    return name.replace("scanner.check.", "").replace("typing.", "").replace(" | None", "")
+def type_name(kind: Any) -> str:
+    """A parameter's type in a few words, with the values that it may have: list of str, pass or require_tls."""
+    inner = get_args(kind)
+    if get_origin(kind) is Literal:
+        return " or ".join(inner)
+    if get_origin(kind) is tuple:
+        return f"list of {type_name(inner[0])}"
+    return type_name(inner[0]) if inner else str(kind.__name__)  # of `X | None` only X can be written

@@ -5,11 +5,14 @@ One task reads one cluster or one set of files. Beside those being read, two est
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Queue
+from datetime import datetime
+from queue import Full, Queue
 
 import msgspec
 
@@ -27,6 +30,7 @@ class Estate(msgspec.Struct):
     name: str
     inventory: Inventory
     cluster: Cluster | None = None
+    observed_at: datetime = msgspec.field(default_factory=utc_now)
 
 
 def _object_line(source: Source, path: str) -> int:
@@ -63,8 +67,16 @@ Show = Callable[[Task, str, int], None]  # the same, of which task
 def run(tasks: Iterable[Task], concurrency: int, progress: Show) -> Generator[Reading, None, None]:
     """Readings in the order in which they are complete. Closing the iterator starts nothing more and does not wait."""
     ready: Queue[Reading | None] = Queue(maxsize=1)
+    closed = threading.Event()
+
+    def hand_over(reading: Reading | None) -> None:
+        while not closed.is_set():
+            with contextlib.suppress(Full):
+                ready.put(reading, timeout=0.2)
+                return
+
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=THREADS)
-    running = [pool.submit(_attempt, task, progress, ready) for task in tasks]
+    running = [pool.submit(_attempt, task, progress, hand_over) for task in tasks]
     left = len(running)
     try:
         while left:
@@ -74,21 +86,22 @@ def run(tasks: Iterable[Task], concurrency: int, progress: Show) -> Generator[Re
             else:
                 yield reading
     finally:
+        closed.set()
         pool.shutdown(wait=not left, cancel_futures=True)
 
 
-def _attempt(task: Task, progress: Show, ready: Queue[Reading | None]) -> None:
+def _attempt(task: Task, progress: Show, hand_over: Callable[[Reading | None], None]) -> None:
     """Hand over what the task reads, then None."""
     try:
         for reading in task.read(lambda what, n: progress(task, what, n)):
-            ready.put(reading)
+            hand_over(reading)
     except Exception as error:  # one target's crash may not take the others' results with it
         name = type(error).__name__
         log.error("reading %s crashed: %s", task.name, name, exc_info=log.isEnabledFor(logging.INFO))
         detail = f"internal error while reading: {name}; run with -v and report it"
-        ready.put(unread(task.name, task.provider, task.kinds, GapReason.BAD_DATA, detail))
+        hand_over(unread(task.name, task.provider, task.kinds, GapReason.BAD_DATA, detail))
     finally:
-        ready.put(None)
+        hand_over(None)
 
 
 def unread(name: str, provider: str, kinds: Iterable[str], reason: GapReason, detail: str, id: str = "") -> Reading:

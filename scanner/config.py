@@ -10,17 +10,16 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
 from scanner import quantity
-from scanner.check import SCOPES, Check, LabelSelector, Limit, Parameter, Pattern, Ports
-from scanner.exemptions import Exemption
+from scanner.check import SCOPES, Check, Limit, Parameter, Pattern, Ports, type_name
+from scanner.exemptions import Exemption, Resources
 from scanner.kube import WORKLOADS, printable
 from scanner.model import ParameterValue, Severity, text
 from scanner.ports import parse_ports
@@ -71,12 +70,9 @@ def load(path: Path) -> Config:
 
 def _yaml(data: bytes | str) -> Any:
     """The one document that `data` holds; raises ValueError. Imported on use: most runs read no configuration."""
-    import yaml
+    from scanner import safe_yaml
 
-    try:
-        return yaml.load(data, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(str(error)) from None
+    return safe_yaml.load(data)
 
 
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
@@ -84,11 +80,7 @@ _KEYS = (
     *Config.__struct_fields__,
     *ChecksSection.__struct_fields__,
     *Exemption.__struct_fields__,
-    "cluster",
-    "namespace",
-    "kind",
-    "name",
-    "container",
+    *Resources.__struct_fields__,
 )
 
 
@@ -168,20 +160,16 @@ def settings(checks: Mapping[str, Check], config: Config, selection: Selection) 
     """Raises ConfigError for any name or value that is not valid."""
     profile = _profile(selection.profile or config.profile or "recommended")
     given = _given_parameters(checks, config, selection)
-    severities = {_known(checks, id): severity for id, severity in config.checks.severity.items()}
+    severities = {id: severity for name, severity in config.checks.severity.items() for id in _choosing(checks, name)}
     for pattern in (p for e in config.exemptions for p in e.checks):
         _matching(checks, pattern)
-    warnings: list[str] = []
-    plans = []
-    for id in _selected(checks, profile, config.checks, selection):
-        plan = _plan(checks[id], severities.get(id, checks[id].severity), profile, given, selection, warnings)
-        if selection.min_severity is None or plan.severity.rank <= selection.min_severity.rank:
-            plans.append(plan)
+    chosen = _selected(checks, profile, config.checks, selection)
+    plans = [_plan(checks[id], severities.get(id, checks[id].severity), profile, given.get(id, {})) for id in chosen]
+    if selection.min_severity:
+        plans = [plan for plan in plans if plan.severity.rank <= selection.min_severity.rank]
     if not plans:
         raise ConfigError("no check is selected: loosen --check, --exclude-check, --ref or --min-severity")
-    return Settings(
-        profile, tuple(plans), config.exemptions, config.labels, config.cluster_ids, tuple(dict.fromkeys(warnings))
-    )
+    return Settings(profile, tuple(plans), config.exemptions, config.labels, config.cluster_ids, _unanchored(plans))
 
 
 def _profile(name: str) -> Profile:
@@ -203,24 +191,30 @@ def _matching(checks: Mapping[str, Check], pattern: str) -> list[str]:
     return found or [_known(checks, pattern)]
 
 
+def _choosing(checks: Mapping[str, Check], pattern: str) -> list[str]:
+    """The same, of those that somebody may select, leave out or weigh otherwise."""
+    found = [id for id in _matching(checks, pattern) if not checks[id].always]
+    if not found:
+        raise ConfigError(f"check {pattern} is always on: only exemptions apply to it")
+    return found
+
+
 def _selected(checks: Mapping[str, Check], profile: Profile, section: ChecksSection, selection: Selection) -> list[str]:
-    on = {id for id, check in checks.items() if check.on} | set(profile.switch_on)
-    on |= {id for pattern in section.enable for id in _matching(checks, pattern)}
-    on -= {id for pattern in section.disable for id in _matching(checks, pattern)}
+    on = {id for id, check in checks.items() if check.on and not check.always} | set(profile.switch_on)
+    on |= {id for pattern in section.enable for id in _choosing(checks, pattern)}
+    on -= {id for pattern in section.disable for id in _choosing(checks, pattern)}
     if selection.checks:
-        asked = {id for pattern in selection.checks for id in _matching(checks, pattern)}
+        asked = {id for pattern in selection.checks for id in _choosing(checks, pattern)}
         on = {id for id in asked if id in on or id in selection.checks}
     if selection.refs:
         on &= {id for ref in selection.refs for id in _referring(checks, ref)}
-    on -= {id for pattern in selection.exclude for id in _matching(checks, pattern)}
+    on -= {id for pattern in selection.exclude for id in _choosing(checks, pattern)}
     return sorted(on)
 
 
 def _referring(checks: Mapping[str, Check], wanted: str) -> list[str]:
     """Checks with a reference such as cis-aks-1.8, pss:baseline, mitre or cis-k8s-1.12:5.2.2."""
-    spelled = {
-        id: [f"{r.framework}{'-' + r.version if r.version else ''}:{r.id}" for r in c.refs] for id, c in checks.items()
-    }
+    spelled = {id: [str(ref) for ref in check.refs] for id, check in checks.items()}
     found = [
         id
         for id, refs in spelled.items()
@@ -235,15 +229,19 @@ def _referring(checks: Mapping[str, Check], wanted: str) -> list[str]:
 # ---------------------------------------------------------------------------------------------------------------------
 # Parameters
 
-_Given = dict[str, dict[str, tuple[Any, str]]]  # check -> parameter -> (raw value, origin)
+_Given = dict[str, tuple[Any, str]]  # parameter -> (raw value, origin)
 
 
-def _given_parameters(checks: Mapping[str, Check], config: Config, selection: Selection) -> _Given:
-    given: _Given = {}
+def _given_parameters(checks: Mapping[str, Check], config: Config, selection: Selection) -> dict[str, _Given]:
+    """What configuration file and command line say, by check; of two the later counts."""
+    given: dict[str, _Given] = {}
     for id, values in config.parameters.items():
         for name, value in values.items():
             _parameter(checks, id, name)
             given.setdefault(id, {})[name] = (value, "config")
+    if selection.include_system_namespaces:
+        for id in (id for id, check in checks.items() if "excluded_namespaces" in check.parameters):
+            given.setdefault(id, {})["excluded_namespaces"] = ([], "command line")
     for item in selection.parameters:
         target, equals, value = item.partition("=")
         id, dot, name = target.rpartition(".")
@@ -257,7 +255,7 @@ def _given_parameters(checks: Mapping[str, Check], config: Config, selection: Se
 def _parameter(checks: Mapping[str, Check], id: str, name: str) -> Parameter:
     parameters = checks[_known(checks, id)].parameters
     if name not in parameters:
-        offer = nearest(name, parameters) or f"; it has {', '.join(parameters)}"
+        offer = nearest(name, parameters) or f"; it has {', '.join(parameters) or 'none'}"
         raise ConfigError(f"check {id} has no parameter {name!r}{offer}")
     return parameters[name]
 
@@ -279,42 +277,52 @@ def _options(kind: Any) -> tuple[Any, ...]:
 
 
 def _is_list(kind: Any) -> bool:
-    return kind == tuple[str, ...] or Ports in _options(kind)
+    """Whether it is a list of words: of names, choices or ports."""
+    words = get_origin(kind) is tuple and (get_args(kind)[0] is str or get_origin(get_args(kind)[0]) is Literal)
+    return words or Ports in _options(kind)
 
 
-def _plan(
-    check: Check, severity: Severity, profile: Profile, given: _Given, selection: Selection, warnings: list[str]
-) -> Plan:
-    profiled = profile.values(check)
-    if selection.include_system_namespaces and "excluded_namespaces" in check.parameters:
-        profiled["excluded_namespaces"] = []
-    values, shown = {}, []
-    for name, parameter in check.parameters.items():
-        raw, origin = given.get(check.id, {}).get(name) or (
-            (profiled[name], "profile") if name in profiled else (parameter.default, "default")
-        )
-        values[name] = _compile(check.id, parameter, raw)
-        if origin != "default" or name in check.passed:
-            shown.append(ParameterValue(name, _shown(raw), origin))
-        if name == "allowed_images_regex" and raw and not (str(raw).startswith("^") and str(raw).endswith("$")):
-            warnings.append(
-                f"{check.id}.{name} is not anchored with ^ and $: it also accepts images that contain a match"
-            )
+def _plan(check: Check, severity: Severity, profile: Profile, given: _Given) -> Plan:
+    raw: _Given = {name: (parameter.default, "default") for name, parameter in check.parameters.items()}
+    raw |= {name: (value, "profile") for name, value in profile.values(check).items()}
+    raw |= given
+    values = {name: _compile(check.id, check.parameters[name], value) for name, (value, _) in raw.items()}
+    decided = tuple(
+        ParameterValue(name, shown(value), origin)
+        for name, (value, origin) in raw.items()
+        if origin != "default" or name in check.passed
+    )
     configured = not check.required or any(values[name] not in (None, ()) for name in check.required)
-    return Plan(check, severity, values, tuple(shown), configured)
+    return Plan(check, severity, values, decided, configured)
 
 
-def _shown(raw: Any) -> str:
-    if isinstance(raw, list | tuple | dict) and any(isinstance(v, dict) for v in raw):
-        return msgspec.json.encode(raw).decode()
-    return msgspec.json.encode(raw).decode() if isinstance(raw, dict) else text(raw)
+def shown(raw: Any) -> str:
+    """A parameter's uncompiled value on one line: mappings as JSON, all else as a manifest spells it."""
+    items = raw if isinstance(raw, list | tuple) else (raw,)
+    mappings = any(isinstance(item, dict | msgspec.Struct) for item in items)
+    return msgspec.json.encode(raw).decode() if mappings else text(raw)
+
+
+def _unanchored(plans: Iterable[Plan]) -> tuple[str, ...]:
+    """A warning for each pattern that accepts more than its author may think."""
+    return tuple(
+        f"{plan.check.id}.{name} is not anchored with ^ and $: it also accepts what only contains a match"
+        for plan in plans
+        for name, parameter in plan.check.parameters.items()
+        if Pattern in _options(parameter.type) and not _anchored(plan.values[name])
+    )
+
+
+def _anchored(pattern: Pattern | None) -> bool:
+    return pattern is None or (pattern.pattern.startswith("^") and pattern.pattern.endswith("$"))
 
 
 def _compile(id: str, parameter: Parameter, raw: Any) -> Any:
     try:
         return _compiled(parameter.type, raw)
     except (msgspec.ValidationError, ValueError) as error:
-        message = f"check {id}, parameter {parameter.name}: {printable(error)} ({parameter.doc})"
+        wanted = f"wanted {type_name(parameter.type)} ({parameter.doc})"
+        message = f"check {id}, parameter {parameter.name}: {printable(error)}; {wanted}"
         raise ConfigError(message) from None
 
 
@@ -326,8 +334,6 @@ def _compiled(kind: Any, raw: Any) -> Any:
         return None if raw is None else _ports(raw)
     if kind is Limit:
         return Limit(str(raw), quantity.parse(raw))
-    if kind is LabelSelector:
-        return _selector(msgspec.convert(raw, LabelSelector))
     return msgspec.convert(raw, kind)
 
 
@@ -348,14 +354,3 @@ def _pattern(raw: Any) -> Any:
 def _ports(raw: Any) -> Ports:
     items = msgspec.convert(raw, tuple[str | int, ...])
     return Ports(items, parse_ports(items))
-
-
-def _selector(selector: LabelSelector) -> LabelSelector:
-    for expression in selector.match_expressions:
-        if expression.operator not in ("In", "NotIn", "Exists", "DoesNotExist"):
-            raise ValueError(f"operator {expression.operator!r} is none of In, NotIn, Exists, DoesNotExist")
-    return selector
-
-
-def today() -> date:
-    return date.today()

@@ -201,7 +201,7 @@ class _Run:
             return  # told once for all, below
         severity = verdict.severity or plan.severity
         if verdict.status not in self.built:
-            self.tally.add(self.context.name, plan.check.id, severity, verdict.status)
+            self.tally.add(self.context.scope_id, plan.check.id, severity, verdict.status)
             return
         shapes = outcome.shapes(verdict.status)
         pods = tuple(sorted({n for s in shapes for n in s.names})[:10])
@@ -210,8 +210,9 @@ class _Run:
             plan.check, verdict, severity, resource, key,
             parameters=plan.parameters, occurrences=sum(s.pods for s in shapes) or 1, pods=pods, source=source,
         )  # fmt: skip
-        pod_labels = dict(shapes[0].workload.labels) if shapes else {}
-        yield self._counted(finding, {**pod_labels, **resource.labels})
+        # An exemption by label holds only where every pod that fails carries the label.
+        on_all = dict(set.intersection(*(set(s.workload.labels) for s in shapes))) if shapes else {}
+        yield self._counted(finding, {**on_all, **resource.labels})
 
     # -- what could not be judged -------------------------------------------------------------------------------------
 
@@ -255,7 +256,7 @@ class _Run:
 
     def _summary_rows(self, plan: Plan) -> Iterator[Finding]:
         row = Resource(
-            group="", kind="Cluster" if self.context.cluster else "Files", namespace="", name=self.context.name
+            group="", kind="Cluster" if self.context.cluster else "Files", namespace="", name=self.context.scope_id
         )
         missing = self.unconfigured.get(plan.check.id)
         if missing and not self.settings.profile.unconfigured_per_object:
@@ -268,7 +269,7 @@ class _Run:
             )
             yield self._counted(finding, {})
         elif not self.judged[plan.check.id] and not self.inventory.invalid:  # one of those might be a subject
-            self.tally.add(self.context.name, plan.check.id, plan.severity, Status.NOT_APPLICABLE)
+            self.tally.add(self.context.scope_id, plan.check.id, plan.severity, Status.NOT_APPLICABLE)
             if Status.NOT_APPLICABLE in self.built:
                 yield self.make(plan.check, _NO_SUBJECTS, plan.severity, row, "", parameters=plan.parameters)
 
@@ -296,7 +297,7 @@ class _Run:
         if note:
             self.tally.exempted += 1
             return msgspec.structs.replace(finding, exemption=note)
-        self.tally.add(self.context.name, finding.check, finding.severity, finding.status)
+        self.tally.add(self.context.scope_id, finding.check, finding.severity, finding.status)
         if finding.reason == UNCONFIGURED:
             self.tally.ungated[finding.severity] += 1
         return finding
@@ -314,7 +315,7 @@ INVALID_OBJECT = Check(
     parameters={},
     run=lambda resource: not_applicable("always_on"),
     passed=(),
-    on=False,  # not run by itself: what cannot be read is always reported
+    always=True,
 )
 
 

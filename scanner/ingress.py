@@ -5,36 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from scanner import kube, wire
+from scanner.kube import Annotation
 from scanner.normalize import Lookups, NotUnderstood, texts
 
-CLASS_ANNOTATION = "kubernetes.io/ingress.class"
 DEFAULT_CLASS = "ingressclass.kubernetes.io/is-default-class"
-MINION = "nginx.org/mergeable-ingress-type"
-GROUP = "alb.ingress.kubernetes.io/group.name"
-SSL_REDIRECT = "alb.ingress.kubernetes.io/ssl-redirect"
-FRONTEND_CONFIG = "networking.gke.io/v1beta1.FrontendConfig"
-
-# What checks read of an Ingress's annotations; the others may hold configuration that is nobody's business.
-_READ_ANNOTATIONS = frozenset(
-    {
-        CLASS_ANNOTATION,
-        MINION,
-        GROUP,
-        SSL_REDIRECT,
-        FRONTEND_CONFIG,
-        "kubernetes.io/ingress.allow-http",
-        "nginx.ingress.kubernetes.io/force-ssl-redirect",
-        "nginx.ingress.kubernetes.io/ssl-redirect",
-        "nginx.ingress.kubernetes.io/ssl-passthrough",
-        "nginx.ingress.kubernetes.io/auth-tls-secret",
-        "appgw.ingress.kubernetes.io/appgw-ssl-certificate",
-        "alb.ingress.kubernetes.io/listen-ports",
-        "alb.ingress.kubernetes.io/certificate-arn",
-        "ingress.gcp.kubernetes.io/pre-shared-cert",
-        "networking.gke.io/managed-certificates",
-    }
-)
-
 _CONTROLLERS = {
     "k8s.io/ingress-nginx": "nginx",
     "nginx.org/ingress-controller": "nginx",
@@ -68,7 +42,8 @@ class IngressFacts:
         name = meta.name or ""
         self.classes[name] = (given.spec.controller if given.spec else None) or ""
         if texts(meta.annotations).get(DEFAULT_CLASS) == "true":
-            self.default_class = name
+            # Of several defaults the newest counts, which is not known from here: then none is taken for granted.
+            self.default_class = name if self.default_class in (None, name) else ""
 
     def add_frontend(self, given: wire.FrontendConfig, namespace: str) -> None:
         redirect = given.spec.redirect_to_https if given.spec else None
@@ -84,16 +59,17 @@ def ingresses(
     masters: set[tuple[str, str]] = set()
     for given, resource in wires:
         notes = notes_of(given.metadata)
-        if notes.get(GROUP) and notes.get(SSL_REDIRECT):
-            redirecting.add(notes[GROUP])
-        if notes.get(MINION) == "master" and given.spec and given.spec.tls:
+        if notes.get(Annotation.ALB_GROUP) and notes.get(Annotation.ALB_SSL_REDIRECT):
+            redirecting.add(notes[Annotation.ALB_GROUP])
+        if notes.get(Annotation.NGINX_MERGEABLE) == "master" and given.spec and given.spec.tls:
             masters.update((resource.namespace, rule.host) for rule in given.spec.rules or () if rule.host)
     return [_ingress(given, resource, facts, lookups, redirecting, masters) for given, resource in wires]
 
 
-def notes_of(meta: wire.Meta | None) -> dict[str, str]:
+def notes_of(meta: wire.Meta | None) -> dict[Annotation, str]:
     """The annotations that checks read; raises NotUnderstood where one is not text: `false` is not "false"."""
-    notes = {k: v for k, v in ((meta and meta.annotations) or {}).items() if k in _READ_ANNOTATIONS and v is not None}
+    given = (meta.annotations if meta else None) or {}
+    notes = {name: given[name] for name in Annotation if given.get(name) is not None}
     for name, value in notes.items():
         if not isinstance(value, str):
             raise NotUnderstood(f"annotation {name} is not text but {type(value).__name__}")
@@ -111,18 +87,18 @@ def _ingress(
     spec = given.spec or wire.IngressSpec()
     notes = notes_of(given.metadata)
     hosts = tuple(rule.host or "" for rule in spec.rules or ())
-    frontend = notes.get(FRONTEND_CONFIG)
+    frontend = notes.get(Annotation.GCE_FRONTEND_CONFIG)
     return kube.Ingress(
         resource=resource,
         class_name=spec.ingress_class_name,
-        class_annotation=notes.get(CLASS_ANNOTATION),
-        controller=_controller(spec.ingress_class_name or notes.get(CLASS_ANNOTATION), facts),
+        class_annotation=notes.get(Annotation.CLASS),
+        controller=_controller(spec.ingress_class_name or notes.get(Annotation.CLASS), facts),
         annotations=notes,
         tls=tuple(entry.hosts or () for entry in spec.tls or ()),
         hosts=hosts,
-        group_redirect=notes.get(GROUP, "") in redirecting,
+        group_redirect=notes.get(Annotation.ALB_GROUP, "") in redirecting,
         frontend_redirect=(resource.namespace, frontend or "") in facts.redirecting_frontends,
-        master_tls=notes.get(MINION) == "minion"
+        master_tls=notes.get(Annotation.NGINX_MERGEABLE) == "minion"
         and bool(hosts)
         and all((resource.namespace, host) in masters for host in hosts),
         class_gap=lookups.gap("ingressclasses", "*"),

@@ -56,6 +56,10 @@ class Counts(msgspec.Struct):
     lists_asked: int = 0  # list calls and documents: what --min-coverage is a share of
     lists_read: int = 0
 
+    def add(self, other: Counts) -> None:
+        for field in self.__struct_fields__:
+            setattr(self, field, getattr(self, field) + getattr(other, field))
+
 
 class Inventory(msgspec.Struct):
     """What one cluster, or one set of files, holds. `kinds` are the plurals that were asked for."""

@@ -7,6 +7,7 @@ hashable, so that equal pods are judged once.
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 
 import msgspec
 
@@ -172,7 +173,7 @@ class Ingress(View, frozen=True):
     class_name: str | None = None
     class_annotation: str | None = None
     controller: str = "other"
-    annotations: dict[str, str] = {}
+    annotations: dict[Annotation, str] = {}
     tls: tuple[tuple[str, ...], ...] = ()
     hosts: tuple[str, ...] = ()  # one entry a rule, "" for a rule without host
     group_redirect: bool = False
@@ -192,6 +193,36 @@ class Ingress(View, frozen=True):
         if self.frontend_gap:
             raise MissingEvidence(self.frontend_gap)
         return self.frontend_redirect
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Names on the wire that reader and checks must spell alike
+
+TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where admission mounts the API token
+APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"  # and the container's name
+
+
+class Annotation(StrEnum):
+    """What is read of an Ingress's annotations; the others may hold configuration that is nobody's business.
+
+    A check reads these members only: what is not here never reaches it, and would look absent.
+    """
+
+    CLASS = "kubernetes.io/ingress.class"
+    ALLOW_HTTP = "kubernetes.io/ingress.allow-http"
+    NGINX_FORCE_SSL_REDIRECT = "nginx.ingress.kubernetes.io/force-ssl-redirect"
+    NGINX_SSL_REDIRECT = "nginx.ingress.kubernetes.io/ssl-redirect"
+    NGINX_SSL_PASSTHROUGH = "nginx.ingress.kubernetes.io/ssl-passthrough"
+    NGINX_AUTH_TLS_SECRET = "nginx.ingress.kubernetes.io/auth-tls-secret"  # noqa: S105 - a name
+    NGINX_MERGEABLE = "nginx.org/mergeable-ingress-type"
+    APPGW_CERTIFICATE = "appgw.ingress.kubernetes.io/appgw-ssl-certificate"
+    ALB_LISTEN_PORTS = "alb.ingress.kubernetes.io/listen-ports"
+    ALB_CERTIFICATE = "alb.ingress.kubernetes.io/certificate-arn"
+    ALB_SSL_REDIRECT = "alb.ingress.kubernetes.io/ssl-redirect"
+    ALB_GROUP = "alb.ingress.kubernetes.io/group.name"
+    GCE_CERTIFICATE = "ingress.gcp.kubernetes.io/pre-shared-cert"
+    GCE_MANAGED_CERTIFICATES = "networking.gke.io/managed-certificates"
+    GCE_FRONTEND_CONFIG = "networking.gke.io/v1beta1.FrontendConfig"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

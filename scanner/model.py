@@ -138,8 +138,8 @@ def require(ok: bool, message: str, at: str, value: object, *, default: object =
     return Verdict(Status.FAIL, reason, message, (Evidence(at, text(value), shown),))
 
 
-def not_applicable(reason: str, message: str = "") -> Verdict:
-    return Verdict(Status.NOT_APPLICABLE, reason, message)
+def not_applicable(reason: str) -> Verdict:
+    return Verdict(Status.NOT_APPLICABLE, reason)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -150,6 +150,10 @@ class Ref(msgspec.Struct, frozen=True):
     framework: str
     version: str | None
     id: str
+
+    def __str__(self) -> str:
+        """As checks and --ref spell it: cis-aks-1.8:4.2.1, nsa:Namespaces."""
+        return f"{self.framework}{f'-{self.version}' if self.version else ''}:{self.id}"
 
 
 class ParameterValue(msgspec.Struct, frozen=True):
@@ -243,7 +247,8 @@ class PlaneState(StrEnum):
 class Cluster(msgspec.Struct, kw_only=True):
     """One cluster: what inventory and API server say of it. `id` is the scope of finding ids, see `id_source`.
 
-    `id_source` is kube_system_uid, config (cluster_id of the configuration file) or api_server (hash of CA and URL).
+    `id_source` is kube_system_uid, config (cluster_ids of the configuration file), api_server (hash of CA and URL), or
+    context (its name, where not even the server could be asked).
     """
 
     id: str

@@ -17,13 +17,11 @@ import msgspec
 from msgspec import Raw, UnsetType
 
 from scanner import kube, wire
-from scanner.kube import printable
+from scanner.kube import APP_ARMOR, TOKEN_PATH, printable
 from scanner.model import Gap
 
 T = TypeVar("T")
 
-TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where admission mounts the API token
-APP_ARMOR = "container.apparmor.security.beta.kubernetes.io/"
 OS_LABEL = "kubernetes.io/os"
 _OS_SELECTORS = (OS_LABEL, "beta.kubernetes.io/os")
 _TOKEN_SECRET = re.compile(r"-token-[a-z0-9]{5}$")
@@ -73,7 +71,7 @@ def decode(data: bytes | Raw, kind: type[T]) -> T:
 
 def texts(values: Mapping[str, Any] | None) -> dict[str, str]:
     """Labels or annotations with every value as text, which is what the API server would insist on."""
-    return {k: v if isinstance(v, str) else str(v) for k, v in (values or {}).items()}
+    return {k: v if isinstance(v, str) else str(v) for k, v in (values or {}).items() if v is not None}
 
 
 @dataclass(slots=True)
@@ -362,13 +360,14 @@ def _host_paths(
     return tuple(found)
 
 
-def template_of(kind: str, data: bytes | Raw) -> tuple[wire.Template, str, int | None]:
-    """The pod template of one workload object that is not a Pod, the path of the template's spec, and spec.replicas.
+def template_of(kind: str, data: bytes | Raw) -> tuple[wire.Template, str, bool]:
+    """The pod template of one workload object that is not a Pod, the path of the template's spec, and whether it is
+    over: a revision scaled to nothing, or a run that has ended.
 
     Raises NotUnderstood, also where there is no template: the object could not run.
     """
     template: wire.Template | None
-    replicas = None
+    over = False
     if kind == "CronJob":
         cron = decode(data, wire.CronJob).spec
         job = cron.job_template if cron else None
@@ -377,11 +376,18 @@ def template_of(kind: str, data: bytes | Raw) -> tuple[wire.Template, str, int |
     elif kind == "PodTemplate":
         template, path = decode(data, wire.PodTemplate).template, "template"
     else:
-        spec, path = decode(data, wire.Controller).spec, "spec.template"
-        template, replicas = (spec.template, spec.replicas) if spec else (None, None)
+        controller = decode(data, wire.Controller)
+        spec, path = controller.spec, "spec.template"
+        template = spec.template if spec else None
+        over = _has_ended(controller) if kind == "Job" else spec is not None and spec.replicas == 0
     if template is None or isinstance(template.spec, UnsetType):
         raise NotUnderstood(f"{path}.spec is missing")
-    return template, f"{path}.spec", replicas
+    return template, f"{path}.spec", over
+
+
+def _has_ended(job: wire.Controller) -> bool:
+    conditions = (job.status.conditions if job.status else None) or ()
+    return any(c.type in ("Complete", "Failed") and c.status == "True" for c in conditions)
 
 
 def annotations_of(raw: Raw | UnsetType) -> Mapping[str, Any] | None:

@@ -74,6 +74,12 @@ def cron_job_of(run: RootKey) -> RootKey | None:
     return RootKey(run.path, "batch", "CronJob", run.namespace, match[1]) if match else None
 
 
+def deployment_of(replica_set: RootKey) -> RootKey:
+    """The Deployment that pods of this ReplicaSet are attributed to by their hash, whether it still exists or not."""
+    name = replica_set.name.rpartition("-")[0]
+    return replica_set._replace(group="apps", kind="Deployment", name=name)
+
+
 def generated(prefix: str | None) -> str:
     return f"{prefix}*" if prefix else ""
 
@@ -90,6 +96,15 @@ def kind_of(header: wire.Header) -> Kind | None:
     """The kind that some check reads, or None for every other."""
     known = BY_NAME.get(header.kind or "")
     return known if known and group_of(header.api_version, known.name) == known.group else None
+
+
+_BY_LOWER_NAME = {name.lower(): kind for name, kind in BY_NAME.items()}
+
+
+def misspelt(api_version: str, kind: str) -> Kind | None:
+    """A kind of Kubernetes' own under a group or a spelling that it does not have; custom groups have a dot."""
+    group = api_version.rpartition("/")[0].lower()
+    return _BY_LOWER_NAME.get(kind.lower()) if "." not in group or group.endswith(".k8s.io") else None
 
 
 def managed_by(meta: wire.Meta) -> str | None:

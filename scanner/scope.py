@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from scanner.check import LabelSelector
+from scanner.check import LabelSelector, matches
 from scanner.config import Plan
 from scanner.kube import Container, Workload
 
@@ -21,11 +21,6 @@ def excludes(plan: Plan, c: Container) -> bool:
     return c.name in values.get("excluded_containers", ()) or any(
         matches(c.image, entry) for entry in values.get("excluded_images", ())
     )
-
-
-def matches(text: str, entry: str) -> bool:
-    """Exact, or a prefix where the entry ends in `*`: Azure's matching of images."""
-    return text.startswith(entry[:-1]) if entry.endswith("*") else text == entry
 
 
 def windows(plan: Plan, subject: Container | Workload) -> bool:

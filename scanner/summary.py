@@ -5,12 +5,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+
+import msgspec
 
 from scanner.model import Severity, Status
 
 # How much one subject weighs in the score. Microsoft's secure score has no published weights per severity.
 WEIGHTS = {Severity.CRITICAL: 10, Severity.HIGH: 6, Severity.MEDIUM: 3, Severity.LOW: 1, Severity.INFO: 0}
+
+
+class Score(msgspec.Struct):
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Summary(msgspec.Struct):
+    by_status: dict[str, int]
+    by_severity: dict[str, int]
+    by_check: dict[str, dict[str, int]]
+    by_cluster: dict[str, dict[str, int]]
+    exempted: int
+    score: Score
 
 
 @dataclass(slots=True)
@@ -21,8 +37,8 @@ class Tally:
     exempted: int = 0
     ungated: Counter[Severity] = field(default_factory=Counter)  # fails that never trip a gate
 
-    def add(self, cluster: str, check: str, severity: Severity, status: Status, n: int = 1) -> None:
-        self.counts[cluster, check, severity, status] += n
+    def add(self, cluster: str, check: str, severity: Severity, status: Status) -> None:
+        self.counts[cluster, check, severity, status] += 1
 
     def failing(self) -> Counter[Severity]:
         """Fails that a gate counts, by severity."""
@@ -35,8 +51,7 @@ class Tally:
     def total(self, status: Status) -> int:
         return sum(n for key, n in self.counts.items() if key[3] is status)
 
-    def summary(self) -> dict[str, Any]:
-        """The `summary` object of the JSON report."""
+    def summary(self) -> Summary:
         by_status: Counter[str] = Counter({s.value: 0 for s in Status})
         by_severity: Counter[str] = Counter({s.value: 0 for s in Severity})
         by_check: dict[str, Counter[str]] = defaultdict(Counter)
@@ -47,26 +62,26 @@ class Tally:
             by_cluster[cluster][status.value] += n
             if status is Status.FAIL:
                 by_severity[severity.value] += n
-        return {
-            "by_status": dict(by_status),
-            "by_severity": dict(by_severity),
-            "by_check": {k: dict(sorted(v.items())) for k, v in sorted(by_check.items())},
-            "by_cluster": {k: dict(sorted(v.items())) for k, v in sorted(by_cluster.items())},
-            "exempted": self.exempted,
-            "score": self.score(),
-        }
+        return Summary(
+            by_status=dict(by_status),
+            by_severity=dict(by_severity),
+            by_check={k: dict(sorted(v.items())) for k, v in sorted(by_check.items())},
+            by_cluster={k: dict(sorted(v.items())) for k, v in sorted(by_cluster.items())},
+            exempted=self.exempted,
+            score=self.score(),
+        )
 
-    def score(self) -> dict[str, float | None]:
+    def score(self) -> Score:
         """Weighted share of passes, 0 to 100; `low` and `high` take every unknown and error for a fail or a pass."""
         passed = self._weight((Status.PASS,))
         failed = self._weight((Status.FAIL,))
         undecided = self._weight((Status.UNKNOWN, Status.ERROR))
         total = passed + failed + undecided
-        return {
-            "value": _percent(passed, passed + failed),
-            "low": _percent(passed, total),
-            "high": _percent(passed + undecided, total),
-        }
+        return Score(
+            value=_percent(passed, passed + failed),
+            low=_percent(passed, total),
+            high=_percent(passed + undecided, total),
+        )
 
     def _weight(self, statuses: Iterable[Status]) -> int:
         return sum(n * WEIGHTS[severity] for (_, _, severity, status), n in self.counts.items() if status in statuses)

@@ -189,8 +189,18 @@ class ControllerSpec(Wire, frozen=True):
     template: Template | None = None
 
 
+class Condition(Wire, frozen=True):
+    type: str | None = None
+    status: str | None = None
+
+
+class ControllerStatus(Wire, frozen=True):
+    conditions: tuple[Condition, ...] | None = None
+
+
 class Controller(Wire, frozen=True):
     spec: ControllerSpec | None = None
+    status: ControllerStatus | None = None
 
 
 class JobTemplate(Wire, frozen=True):

@@ -20,7 +20,17 @@ from scanner.inventory import PODS_KEPT, UNREADABLE, Counts, Invalid, Inventory,
 from scanner.kube import Kind, Resource, Source, printable
 from scanner.model import Gap
 from scanner.normalize import GENERATED_LABELS, Lookups, NotUnderstood, PodSource, decode, texts
-from scanner.owners import NODE_NAME, OWNED, RootKey, cron_job_of, generated, managed_by, owner_of, root_of_pod
+from scanner.owners import (
+    NODE_NAME,
+    OWNED,
+    RootKey,
+    cron_job_of,
+    deployment_of,
+    generated,
+    managed_by,
+    owner_of,
+    root_of_pod,
+)
 
 
 @dataclass(slots=True)
@@ -123,7 +133,7 @@ class Fold:
         pod = decode(data, wire.Pod)
         meta, phase = pod.metadata or wire.PodMeta(), pod.status.phase if pod.status else None
         namespace = meta.namespace or self.default_namespace
-        # What a file says of a pod's end is only a claim: there everything is judged.
+        # What a file says of a pod's fate is only a claim: there everything is judged.
         ended = phase in ("Succeeded", "Failed") and self.lookups.in_cluster
         if ended or not self.keep(namespace):
             self.counts.skipped += 1
@@ -143,7 +153,7 @@ class Fold:
     def _add_running(
         self, key: RootKey, root: _Pending, spec: bytes, meta: wire.PodMeta, source: Source | None
     ) -> None:
-        root.live = True
+        root.live = self.lookups.in_cluster  # a pod in a file does not vouch for the template beside it
         name = meta.name or generated(meta.generate_name)
         spec_key = _spec_key(spec, meta, self.lookups)
         shape = root.by_spec.get(spec_key)
@@ -177,9 +187,9 @@ class Fold:
         root.labels, root.managed_by = texts(meta.labels), managed_by(meta)
         if root.live:
             return  # its running pods are judged, so the template is not even decoded
-        template, path, replicas = normalize.template_of(kind.name, data)
-        if replicas == 0 and self._owners.get(key):
-            self.counts.skipped += 1  # a former revision
+        template, path, over = normalize.template_of(kind.name, data)
+        if over and self._owners.get(key) and (kind.name != "Job" or self.lookups.in_cluster):
+            self.counts.skipped += 1  # a former revision, or a run that has ended
             return
         assert not isinstance(template.spec, UnsetType)  # noqa: S101 - for the type checker: template_of has looked
         inner = template.metadata or wire.Meta()
@@ -193,7 +203,7 @@ class Fold:
         name = meta.name or generated(meta.generate_name) or UNREADABLE
         key = RootKey(path, kind.group, kind.name, namespace, name)
         if kind.name in OWNED:
-            self._owners[key] = owner_of(meta, namespace, path)
+            self._owners[key] = owner_of(meta, namespace, path) or self._owners.get(key)
         return key
 
     def add_metadata(self, kind: Kind, data: bytes | Raw) -> None:
@@ -217,8 +227,11 @@ class Fold:
         return [
             (key.namespace, key.name)
             for key, owner in self._owners.items()
-            if key.kind == kind and owner is None and not (key in self._roots and self._roots[key].live)
+            if key.kind == kind and owner is None and not (self._is_live(key) or self._is_live(deployment_of(key)))
         ]
+
+    def _is_live(self, key: RootKey) -> bool:
+        return key in self._roots and self._roots[key].live
 
     # -- other kinds --------------------------------------------------------------------------------------------------
 
@@ -251,7 +264,7 @@ class Fold:
             self.ingress_facts.add_frontend(given, resource.namespace)
         elif kind.name == "Namespace":
             self._out.namespace_labels[resource.name] = resource.labels
-        elif kind.name == "Node":
+        elif kind.name == "Node" and self.lookups.in_cluster:  # in a file it would be one more claim
             self.lookups.windows_nodes[resource.name] = resource.labels.get(normalize.OS_LABEL) == "windows"
         if kind.name in ("ServiceAccount", "ConfigMap", "Secret") and kind.plural in self.kinds:
             self._out.others.append(resource)
@@ -295,8 +308,7 @@ class Fold:
             if known is not shape:
                 known.pods += shape.pods
                 known.names = sorted({*known.names, *shape.names})[:PODS_KEPT]
-        if target.labels is None:  # the controller's own object is not in view: its revision speaks for it
-            target.templates += moved.templates
+        target.templates += moved.templates
 
     # -- identity -----------------------------------------------------------------------------------------------------
 

@@ -9,11 +9,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import pytest
+from cli import kubeposture, process
 
 import checks
-from scanner.check import AZURE_SYSTEM, AZURE_SYSTEM_WITH_DEFENDER, PROVIDER_MANAGED, Check, check, parse_ref
-from scanner.kube import Container
+from scanner import config
+from scanner.check import (
+    AZURE_SYSTEM,
+    AZURE_SYSTEM_WITH_DEFENDER,
+    PROVIDER_MANAGED,
+    Check,
+    Pattern,
+    Range,
+    check,
+    parse_ref,
+    type_name,
+)
+from scanner.cli.judge import catalogue
+from scanner.kube import KINDS, Container
 from scanner.model import PASS, Severity, Verdict
 from scanner.profiles import PROFILES
 
@@ -163,6 +177,105 @@ def test_profiles_name_checks_and_parameters_that_exist(profile: Any) -> None:
 def test_parse_ref(text: str, parts: tuple[str, str | None, str]) -> None:
     ref = parse_ref(text)
     assert (ref.framework, ref.version, ref.id) == parts
+    assert str(ref) == text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What `checks` and the configuration make of it
+
+EVERY = catalogue()
+
+
+def test_one_check_is_always_on() -> None:
+    assert [id for id, item in EVERY.items() if item.always] == [*EVERY.keys() - CATALOGUE.keys()]
+
+
+@pytest.mark.parametrize("item", EVERY.values(), ids=lambda c: c.id)
+def test_page(item: Check) -> None:
+    page = kubeposture("checks", "show", item.id).stdout
+    words = " ".join(page.split())
+    for part in (item.title, item.why, item.fix, *map(str, item.refs), *item.controls):
+        assert " ".join(part.split()) in words
+    for p in item.parameters.values():
+        assert f"{p.name} = {config.shown(p.default)} {p.doc} ({type_name(p.type)})" in words
+    assert (f"requires {' or '.join(item.required)}" in words) is bool(item.required)
+    assert ("off unless selected" in words, "always on" in words) == (not item.on, item.always)
+    assert max(map(len, page.splitlines()[1:])) <= 96
+
+
+@pytest.mark.parametrize("item", EVERY.values(), ids=lambda c: c.id)
+def test_what_machines_read(item: Check) -> None:
+    shown = msgspec.json.decode(kubeposture("checks", "show", item.id, "-o", "json").stdout)
+    assert (shown["id"], shown["title"], shown["severity"]) == (item.id, item.title, item.severity)
+    assert shown["on"] is (item.id != "k8s-container-allowed-ports")
+    assert [p["name"] for p in shown["parameters"]] == [*item.parameters]
+    assert shown["required"] == [*item.required]
+
+
+@pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda c: c.id)
+def test_defaults_can_be_configured_as_they_are_shown(item: Check) -> None:
+    shown = msgspec.json.decode(kubeposture("checks", "show", item.id, "-o", "json").stdout)
+    given = {p["name"]: p["default"] for p in shown["parameters"]}
+    only = config.Selection(checks=[item.id])
+    plans = [
+        config.settings(CATALOGUE, config.Config(parameters={item.id: values}), only).plans[0] for values in ({}, given)
+    ]
+    assert plans[0].values == plans[1].values
+    assert plans[1].parameters == tuple(
+        config.ParameterValue(p.name, config.shown(p.default), "config") for p in item.parameters.values()
+    )
+
+
+@pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda c: c.id)
+def test_names_inside_a_declaration_exist(item: Check) -> None:
+    assert set(item.required) | set(item.needs_if) | set(item.passed) <= set(item.parameters)
+    assert {*item.needs, *(kind for kinds in item.needs_if.values() for kind in kinds)} <= set(KINDS)
+
+
+def test_list_is_the_same_each_time() -> None:
+    lists = {process("checks", "list", "-o", "json", PYTHONHASHSEED=seed).stdout for seed in "12"}
+    assert len(lists) == 1
+    listed = msgspec.json.decode(lists.pop())
+    assert [entry["id"] for entry in listed] == sorted(EVERY)
+    assert [e["id"] for e in listed if not e["on"]] == ["k8s-container-allowed-ports"]
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        (None, "not set"),
+        (True, "true"),
+        ("a", "a"),
+        ((), "[]"),
+        (["a", 1], "[a, 1]"),
+        ({}, "{}"),
+        ({"match_labels": {"a": "b"}}, '{"match_labels":{"a":"b"}}'),
+        ([{"min": 1, "max": -1}], '[{"min":1,"max":-1}]'),
+        ((Range(1, -1),), '[{"min":1,"max":-1}]'),
+    ],
+)
+def test_value_on_one_line(value: object, line: str) -> None:
+    assert config.shown(value) == line
+
+
+def two_patterns(
+    c: Container,
+    *,
+    first: Annotated[Pattern | None, "help"] = None,
+    second: Annotated[Pattern | None, "help"] = None,
+    third: Annotated[Pattern | None, "help"] = None,
+) -> Verdict:
+    """Title
+
+    Why.
+    """
+    return PASS
+
+
+def test_every_pattern_that_is_not_anchored_is_warned_of() -> None:
+    given = config.Config(parameters={"k8s-x": {"first": "^a$", "second": "^a", "third": "a$"}})
+    warnings = config.settings({"k8s-x": declare(two_patterns)}, given, config.Selection()).warnings
+    assert [w.partition(" ")[0] for w in warnings] == ["k8s-x.second", "k8s-x.third"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -254,7 +367,10 @@ SDKS = ("azure", "boto3", "botocore", "google", "kubernetes", "msrest")
 FOR_CHECKS = {f"scanner.{m}" for m in ("model", "kube", "check", "quantity", "image_ref", "ports")}
 FOR_PROVIDERS = {
     f"scanner.{m}"
-    for m in ("model", "kube", "wire", "normalize", "inventory", "owners", "workloads", "bundle", "collect")
+    for m in (
+        *("model", "kube", "wire", "normalize", "inventory", "owners", "workloads", "bundle", "collect"),
+        "safe_yaml",
+    )
 }
 
 

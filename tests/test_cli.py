@@ -97,6 +97,12 @@ USAGE = {
     "host path": (["--param", 'k8s-hostpath-volumes.allowed_host_paths=[{path_prefix: ""}]'], "path_prefix"),
     "kind": (["--param", "k8s-default-namespace.kinds=workload"], "kinds"),
     "nothing left": (["-c", "k8s-run-as-root", "-e", "k8s-*"], "no check is selected"),
+    "value": (["--param", "k8s-default-namespace.kinds=[Secret"], "--param kinds: did not find expected"),
+    "choice": (["--param", "k8s-https-only.unknown_controllers=fail"], "pass or require_tls"),
+    "select always": (["-c", "k8s-invalid-object"], "k8s-invalid-object is always on"),
+    "select always by glob": (["-c", "k8s-invalid-*"], "is always on"),
+    "leave out always": (["-e", "k8s-invalid-object"], "k8s-invalid-object is always on"),
+    "param of always": (["--param", "k8s-invalid-object.x=1"], "has no parameter 'x'; it has none"),
 }
 
 
@@ -119,8 +125,18 @@ BAD_CONFIGS = {
         "did you mean expires?",
     ),
     "no reason": ("exemptions: [{checks: [k8s-run-as-root]}]", "reason"),
+    "exemption place": ("exemptions: [{checks: [k8s-run-as-root], reason: x, resources: {namspace: a}}]", "namespace?"),
     "severity": ("checks: {severity: {k8s-run-as-root: huge}}", "huge"),
+    "severity of": ("checks: {severity: {k8s-run-as-rot: low}}", "did you mean k8s-run-as-root?"),
+    "enable always": ("checks: {enable: [k8s-invalid-object]}", "k8s-invalid-object is always on"),
+    "disable always": ("checks: {disable: [k8s-invalid-object]}", "k8s-invalid-object is always on"),
+    "weigh always": ("checks: {severity: {k8s-invalid-object: low}}", "k8s-invalid-object is always on"),
+    "operator": (
+        "parameters: {k8s-run-as-root: {label_selector: {matchExpressions: [{key: a, operator: Is}]}}}",
+        "Invalid enum value 'Is'",
+    ),
     "yaml": ("a: [", "not valid YAML"),
+    "nesting": ("[" * 100_000, "not valid YAML: more than 100 levels"),
     "type": ("- a list", "kubeposture.yaml"),
 }
 
@@ -151,6 +167,52 @@ def test_later_sources_of_a_parameter_win():
     assert shown["azure_rules"] == ("true", "profile")
     assert shown["apply_limit_ranges"] == ("not set", "default")
     assert finding["status"] == "pass"
+
+
+SYSTEM_POD = """
+apiVersion: v1
+kind: Pod
+metadata: {name: p, namespace: kube-system}
+spec: {containers: [{name: c, image: x, securityContext: {privileged: true}}]}
+"""
+LEFT_OUT = "parameters: {k8s-privileged-container: {excluded_namespaces: [kube-system]}}"
+INCLUDE = "--include-system-namespaces"
+
+
+@pytest.mark.parametrize(
+    ("args", "config", "status"),
+    [
+        ([], "", "not_applicable"),
+        ([INCLUDE], "", "fail"),
+        ([INCLUDE], "profile: defender", "fail"),
+        ([], LEFT_OUT, "not_applicable"),
+        ([INCLUDE], LEFT_OUT, "fail"),  # the command line outranks the file
+        # what names one check says more than what speaks of all
+        (
+            [INCLUDE, "--param", "k8s-privileged-container.excluded_namespaces=kube-system"],
+            "",
+            "not_applicable",
+        ),
+    ],
+)
+def test_system_namespaces_can_be_judged(args, config, status):
+    Path("a.yaml").write_text(SYSTEM_POD)
+    _, report, _ = scan("a.yaml", "-c", "k8s-privileged-container", "--status", "all", *args, config=config)
+    (finding,) = report["findings"]
+    assert finding["status"] == status
+    shown = [(p["value"], p["origin"]) for p in finding["parameters"] if p["name"] == "excluded_namespaces"]
+    if status == "fail":
+        assert shown == [("[]", "command line")]
+
+
+def test_what_cannot_be_read_is_reported_whatever_is_selected():
+    Path("a.yaml").write_text(SYSTEM_POD.replace("[{name", "{name").replace("}}]", "}}"))
+    for args in (["-e", "k8s-[!r]*"], ["-c", "k8s-run-*"], ["--min-severity", "high"], ["--ref", "pss"]):
+        _, report, _ = scan("a.yaml", *args)
+        assert [(f["check"], f["status"]) for f in report["findings"]] == [("k8s-invalid-object", "error")]
+    for pattern in ("k8s-invalid-object", "k8s-*"):
+        _, report, _ = scan("a.yaml", config=exempt(checks=[pattern]))
+        assert report["summary"]["exempted"] == 1
 
 
 def test_named_check_is_switched_on_and_a_glob_does_not():
@@ -215,7 +277,27 @@ def test_exemption(fields, applies):
 
 def test_unanchored_pattern_is_warned_of():
     _, report, _ = scan(HEALTHY, "--param", "k8s-trusted-registries.allowed_images_regex=azurecr.io")
-    assert "not anchored" in report["scan"]["warnings"][0]
+    (warning,) = report["scan"]["warnings"]
+    assert warning.startswith("k8s-trusted-registries.allowed_images_regex is not anchored")
+
+
+def test_pattern_of_a_check_that_does_not_run_is_not_warned_of():
+    pattern = "k8s-trusted-registries.allowed_images_regex=azurecr.io"
+    assert scan(HEALTHY, "-e", "k8s-trusted-*", "--param", pattern)[1]["scan"]["warnings"] == []
+
+
+@pytest.mark.parametrize("id", ["k8s-trusted-registries", "k8s-service-allowed-ports"])
+def test_what_must_be_configured_is_named(id):
+    wanted = json.loads(kubeposture("checks", "show", id, "-o", "json").stdout)["required"]
+    (finding,) = scan(HEALTHY, "-c", id)[1]["findings"]
+    assert finding["message"].startswith(f"parameter {' or '.join(wanted)} is not set: ")
+    assert f"set it with --param {id}.{wanted[-1]}=" in finding["message"]
+
+
+@pytest.mark.parametrize("value", ["Secret,Service", "[Secret, Service]", "Service, Secret,"])
+def test_list_on_the_command_line(value):
+    _, report, _ = scan(HEALTHY, "-c", "k8s-default-namespace", "--param", f"k8s-default-namespace.kinds={value}")
+    assert fails(report) == [("k8s-default-namespace", "Service")]
 
 
 def test_catastrophic_pattern_is_harmless():
@@ -274,6 +356,14 @@ def test_help_loads_no_kubernetes_client_and_no_cloud_sdk():
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
 
 
+def test_help_shows_defaults(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    out = kubeposture("scan", "kubeconfig", "--help").stdout
+    assert [line.split("[default: ")[1].split("]")[0] for line in out.splitlines() if "[default: " in line] == [
+        *("600", "30", "4", "text"),
+    ]
+
+
 def test_foreign_package_named_checks_gets_one_sentence(folder):
     (folder / "checks").mkdir()
     (folder / "checks/__init__.py").write_text("")
@@ -309,12 +399,15 @@ def test_bundle_gives_the_same_report_as_the_scan(folder):
     assert judged["summary"] == scanned["summary"]
 
 
-def test_check_whose_kinds_were_not_collected_is_unknown(folder):
-    kubeposture("collect", "manifests", UNHEALTHY, "-o", "b.bundle", "-c", "k8s-service-allowed-ports")
-    result = kubeposture("evaluate", "b.bundle", "-o", "json", "-c", "k8s-privileged-container")
-    report = json.loads(result.stdout)
-    assert {f["status"] for f in report["findings"]} <= {"unknown", "fail"}
-    assert result.code in (0, 4)
+def test_manifests_are_collected_for_every_check(folder):
+    (folder / "a.yaml").write_text("{apiVersion: v1, kind: Secret, metadata: {name: s}}")
+    kubeposture("collect", "manifests", "a.yaml", "-o", "b.bundle")
+    kinds = "k8s-default-namespace.kinds=Secret"  # which no check reads by default
+    result = kubeposture("evaluate", "b.bundle", "-o", "json", "-c", "k8s-default-namespace", "--param", kinds)
+    (finding,) = json.loads(result.stdout)["findings"]
+    assert (finding["status"], finding["resource"]["kind"]) == ("fail", "Secret")
+    refused = kubeposture("collect", "manifests", "a.yaml", "-o", "b.bundle", "-c", "k8s-run-as-root")
+    assert (refused.code, "No such option: -c" in refused.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b'{"format":"other"}', b"\x1f\x8b broken"])

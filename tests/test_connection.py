@@ -865,7 +865,7 @@ def test_the_kubeconfig_at_home(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"users:\n- token: {TOKEN}\n  - {{", "is not valid YAML (line 3)"),
+        (f"users:\n- token: {TOKEN}\n  - {{", "(line 3)"),
         ("- a\n- b", "is not a kubeconfig"),
         ("contexts: 7", "contexts must be a list"),
         ("contexts: [7]", "an entry of contexts is not a mapping"),

@@ -17,7 +17,6 @@ from support import (
     gap,
     inventory,
     judge,
-    line,
     merged,
     owned,
     pod,
@@ -145,10 +144,19 @@ def test_owners_that_own_each_other_end(kind: str) -> None:
     assert statuses(judge(circle, PRIVILEGED)) == {"fail"}
 
 
-def test_replica_set_of_a_deployment_that_is_in_the_input_is_a_revision() -> None:
-    old = owned(deployment(BAD, name="web-1", kind="ReplicaSet"), "Deployment", "web")
-    findings = judge([old, deployment(GOOD, name="web")], PRIVILEGED)
-    assert [line(f) for f in findings] == ["pass | Deployment/n/web#a |  |  | "]
+@pytest.mark.parametrize(("replicas", "answer"), [(0, "pass"), (2, "fail")])
+def test_revision_of_a_deployment_counts_while_it_is_scaled_up(replicas: int, answer: str) -> None:
+    revision = owned(deployment(BAD, name="web-1", kind="ReplicaSet"), "Deployment", "web")
+    revision["spec"]["replicas"] = replicas
+    (finding,) = judge([revision, deployment(GOOD, name="web")], PRIVILEGED)
+    assert (finding.status, finding.resource.kind, finding.resource.name) == (answer, "Deployment", "web")
+
+
+def test_job_counts_beside_its_cron_job() -> None:
+    run = owned(deployment(BAD, name="web-1", kind="Job"), "CronJob", "web")
+    run["spec"]["replicas"] = 0  # a field that Jobs do not have
+    run["status"] = {"conditions": [{"type": "Complete", "status": "True"}]}  # in a file no more than a claim
+    assert [f.status for f in judge([run], PRIVILEGED)] == ["fail"]
 
 
 def test_replica_set_of_a_deployment_that_is_not_in_the_input_is_judged() -> None:
@@ -761,7 +769,7 @@ def test_ids_are_unique() -> None:
         (PORTS, {"allowed_ports": ["90-80"]}, "not a port"),
         (LIMITS, {"cpu_limit": "many"}, "not a Kubernetes quantity"),
         (IMAGES, {"allowed_images_regex": "("}, "allowed_images_regex"),
-        (PRIVILEGED, {"label_selector": {"matchExpressions": [{"key": "a", "operator": "Is"}]}}, "none of In"),
+        (PRIVILEGED, {"label_selector": {"matchExpressions": [{"key": "a", "operator": "Is"}]}}, "label_selector"),
         (PRIVILEGED, {"excluded_image": []}, "excluded_images"),
         (HOST_PATH, {"allowed_host_paths": [{"path": "/"}]}, "path"),
     ],

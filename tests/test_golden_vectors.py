@@ -411,6 +411,38 @@ def test_azure_answers_for_running_pods(check: str, source: Any, params: dict[st
     assert answer(judge(source, check, profile="defender", params=params, live=True)) == want
 
 
+CLOSED, OPEN = ({"kubernetes.io/ingress.allow-http": value} for value in ("false", "true"))
+# fmt: off
+RULE_OF_2021: list[tuple[Object, str, str]] = [
+    *[(ingress(name, CLOSED, **HOST, **TLS), "P", "") for name in (None, "nginx", "alb", "gce", "own")],
+    *[(ingress(name, CLOSED, **HOST), "F", "no_tls") for name in (None, "nginx", "alb", "gce", "own")],
+    (ingress("nginx", CLOSED, tls=[], **HOST), "F", "no_tls"),
+    (ingress("own", CLOSED, **NO_HOST, **TLS), "P", ""),  # nobody looks which hosts have a certificate
+    *[(ingress(None, {"kubernetes.io/ingress.allow-http": value}, **HOST, **TLS), "F", "")
+      for value in ("true", "False", "0", "")],  # the text "false" alone counts
+    (ingress("nginx", **HOST, **TLS), "F", ""),
+    (ingress("nginx", {FORCE: "true", REDIRECT: "true"}, **HOST, **TLS), "F", ""),
+    (ingress(None, {**AGIC, "appgw.ingress.kubernetes.io/appgw-ssl-certificate": "c", **CLOSED}, **HOST), "F",
+     "no_tls"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("source", "want", "reason"), RULE_OF_2021)
+def test_https_rule_of_2021(source: Object, want: str, reason: str) -> None:
+    (finding,) = judge(source, HTTPS, profile="defender-2021")
+    assert (LETTER[finding.status], finding.reason) == (want, reason)
+
+
+@pytest.mark.parametrize(("annotations", "value", "default"), [(None, "not set", "true"), (OPEN, "true", None)])
+def test_https_rule_of_2021_shows_what_it_looked_at(
+    annotations: Object | None, value: str, default: str | None
+) -> None:
+    (finding,) = judge(ingress("nginx", annotations, **HOST, **TLS), HTTPS, profile="defender-2021")
+    at = "metadata.annotations['kubernetes.io/ingress.allow-http']"
+    assert [(e.path, e.value, e.default) for e in finding.evidence] == [(at, value, default)]
+
+
 @pytest.mark.parametrize("items", [[" 80"], [80]])
 def test_azure_compares_ports_literally(items: list[Any]) -> None:
     assert answer(judge(service(80), SERVICE_PORTS, profile="defender", params={"allowed_ports": items})) == "F"

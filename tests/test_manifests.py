@@ -238,6 +238,81 @@ def test_namespace_option_fills_in_what_is_missing(folder):
     assert report["findings"] == []
 
 
+@pytest.mark.parametrize(
+    "version_and_kind",
+    ["v1 Deployment", "apps Deployment", "apps/v1 Pod", "apps/v1 deployment", "Apps/v1 Deployment", "v1 pod"],
+)
+def test_kind_that_its_api_does_not_have_is_an_error(folder, version_and_kind):
+    version, kind = version_and_kind.split()
+    (folder / "a.yaml").write_text(BAD.replace("apiVersion: v1", f"apiVersion: {version}").replace("Pod", kind))
+    code, report = scan("a.yaml")
+    assert code == 4
+    assert "there is no kind" in "".join(errors(report).values())
+
+
+def test_custom_kinds_may_share_a_name(folder):
+    (folder / "a.yaml").write_text(
+        "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: a}\n---\n" + BAD
+    )
+    code, report = scan("a.yaml")
+    assert (code, report["coverage"]["objects"]["skipped"]) == (0, 1)
+
+
+@pytest.mark.parametrize("depth", [3, 9])
+def test_lists_inside_lists(folder, depth):
+    value = msgspec.yaml.decode(BAD)
+    for _ in range(depth):
+        value = {"apiVersion": "v1", "kind": "List", "items": [value]}
+    (folder / "a.json").write_text(json.dumps(value))
+    code, report = scan("a.json")
+    assert code == (0 if depth == 3 else 4)
+    assert bool(found(report)) == (depth == 3)
+
+
+def test_item_without_kind_in_a_list_is_an_error(folder):
+    pod = msgspec.yaml.decode(BAD)
+    del pod["kind"], pod["apiVersion"]
+    (folder / "a.json").write_text(json.dumps({"apiVersion": "v1", "kind": "List", "items": [pod]}))
+    assert scan("a.json")[0] == 4
+
+
+def test_links_are_followed_and_each_file_is_read_once(folder):
+    (folder / "real").mkdir()
+    (folder / "real/a.yaml").write_text(BAD)
+    (folder / "in").mkdir()
+    (folder / "in/link").symlink_to("../real")
+    (folder / "in/again.yaml").symlink_to("../real/a.yaml")
+    (folder / "in/loop").symlink_to("../in")
+    _, report = scan("in")
+    assert len(report["findings"]) == 1
+    assert report["coverage"]["files"]["read"] == 1
+
+
+def test_file_name_need_not_be_utf8(folder):
+    (folder / os.fsdecode(b"\xff.yaml")).write_text(BAD)
+    code, report = scan(".")
+    assert code == 0
+    assert report["findings"][0]["resource"]["source"]["path"] == "./\\xff.yaml"
+
+
+def test_aliases_may_not_blow_up_a_file(folder, monkeypatch):
+    monkeypatch.setattr("providers.files.manifests.MAX_VALUES", 10_000)
+    items = "[" + ",".join("x" * 90) + "]"
+    bomb = f"a: &a {items}\nb: [{','.join(['*a'] * 90)}]\n"
+    (folder / "a.yaml").write_text("---\n".join([bomb, bomb, BAD]))
+    (folder / "b.yaml").write_text(BAD)
+    code, report = scan(".")
+    assert code == 3
+    assert "aliases expanded" in errors(report)["a.yaml"]
+    assert found(report) == [("bad", "last")]
+
+
+def test_error_quotes_no_value(folder):
+    (folder / "a.yaml").write_text("apiVersion: v1\nkind: Secret\nstringData: {password: !!int hunter2-hunter2}\n")
+    _, report = scan("a.yaml")
+    assert "hunter2" not in json.dumps(report)
+
+
 def test_secret_data_never_reaches_a_report_or_bundle(folder):
     secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {password: hunter2}\n"
     pod = BAD + "    env: [{name: P, value: hunter2}]\n"

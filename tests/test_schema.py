@@ -5,9 +5,11 @@ import os
 import jsonschema_rs
 import msgspec
 import pytest
+from cli import kubeposture
 
 from scanner.cli.judge import catalogue
 from scanner.report import schema
+from scanner.report.to_json import Report
 
 
 @pytest.mark.parametrize("name", [schema.REPORT, schema.CONFIG])
@@ -28,3 +30,8 @@ def test_published_file_is_a_schema(name):
 def test_unknown_field_makes_a_report_invalid():
     validator = jsonschema_rs.validator_for(schema.report_schema())
     assert not validator.is_valid({"schema_version": "1.0", "surprise": 1})
+
+
+def test_report_is_the_published_type_field_for_field():
+    written = kubeposture("demo", "-o", "json", "--status", "all").stdout.encode()
+    assert msgspec.json.encode(msgspec.json.decode(written, type=Report)) == msgspec.json.format(written, indent=-1)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from scanner.check import AZURE_SYSTEM_WITH_DEFENDER, check
-from scanner.kube import Workload
+from scanner.check import ACCESS, AZURE_SYSTEM_WITH_DEFENDER, check
+from scanner.kube import TOKEN_PATH, Workload
 from scanner.model import PASS, Evidence, Severity, Verdict, fail, require, text
-
-TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 
 
 @check(
     "k8s-automount-api-credentials",
     Severity.HIGH,
-    controls=("Manage access and permissions",),
+    controls=ACCESS,
     fix="Set automountServiceAccountToken: false on the pod template, or on its ServiceAccount for all its pods.",
     refs=(
         "mdc:32060ac3-f17f-4848-db8e-e7cf2c9a53eb",

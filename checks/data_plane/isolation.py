@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated
 
 from scanner.check import (
+    ACCESS,
     AZURE_SYSTEM,
     AZURE_SYSTEM_WITH_DEFENDER,
+    BOTH,
+    NETWORK,
     AllowedHostPath,
     Ports,
     check,
+    matches,
 )
-from scanner.kube import Container, HostPath, Mount, Workload
+from scanner.kube import APP_ARMOR, Container, HostPath, Mount, Workload
 from scanner.model import PASS, Evidence, Severity, Verdict, fail, not_applicable, require, text
-
-ACCESS = ("Manage access and permissions",)
-NETWORK = ("Restrict unauthorized network access",)
-BOTH = ("images", "containers")
 
 
 @check(
@@ -154,7 +154,7 @@ def apparmor_profile(
 
 def _app_armor(c: Container, azure_rules: bool) -> tuple[str | None, str]:
     """The effective profile and its place: container field, else annotation, else pod field."""
-    annotation_path = f"metadata.annotations['container.apparmor.security.beta.kubernetes.io/{c.name}']"
+    annotation_path = f"metadata.annotations['{APP_ARMOR}{c.name}']"
     field = "securityContext.appArmorProfile"
     if azure_rules:
         return c.app_armor_annotation, annotation_path
@@ -171,10 +171,7 @@ _SPELLINGS = {"RuntimeDefault": "runtime/default", "Unconfined": "unconfined", "
 
 
 def _profile_matches(profile: str, entry: str, literal: bool) -> bool:
-    if literal:
-        return profile == entry
-    entry = _SPELLINGS.get(entry, entry)
-    return profile.startswith(entry[:-1]) if entry.endswith("*") else profile == entry
+    return profile == entry if literal else matches(profile, _SPELLINGS.get(entry, entry))
 
 
 @check(

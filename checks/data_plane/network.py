@@ -6,18 +6,16 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from scanner.check import AZURE_SYSTEM, Ports, check
-from scanner.kube import Container, Ingress, Service
+from scanner.check import AZURE_SYSTEM, NETWORK, Ports, check
+from scanner.kube import Annotation, Container, Ingress, Service
 from scanner.model import PASS, Evidence, Severity, Verdict, fail, not_applicable, require, text
 from scanner.ports import azure_allows
-
-RESTRICT = ("Restrict unauthorized network access",)
 
 
 @check(
     "k8s-service-allowed-ports",
     Severity.MEDIUM,
-    controls=RESTRICT,
+    controls=NETWORK,
     fix="Change the Service to an approved port, or extend the list.",
     refs=(
         "mdc:add45209-73f6-4fa5-a5a5-74a451b07fbe",
@@ -59,7 +57,7 @@ def _allows(ports: Ports | None, port: int, literal: bool, *, ranges: bool = Tru
 @check(
     "k8s-container-allowed-ports",
     Severity.MEDIUM,
-    controls=RESTRICT,
+    controls=NETWORK,
     fix="Declare only approved container ports, or extend the list.",
     refs=(
         "mdc:5f88450f-9546-4b78-a181-a2d9162bb441",
@@ -94,11 +92,7 @@ def container_allowed_ports(
     return fail(message, *(Evidence(f"{p.path}.containerPort", str(p.container_port)) for p in bad))
 
 
-NGINX = "nginx.ingress.kubernetes.io/"
-APPGW_CERTIFICATE = "appgw.ingress.kubernetes.io/appgw-ssl-certificate"
-ALB = "alb.ingress.kubernetes.io/"
-ALLOW_HTTP = "kubernetes.io/ingress.allow-http"
-GCE_CERTIFICATES = ("ingress.gcp.kubernetes.io/pre-shared-cert", "networking.gke.io/managed-certificates")
+_GCE_CERTIFICATES = (Annotation.GCE_CERTIFICATE, Annotation.GCE_MANAGED_CERTIFICATES)
 
 
 @check(
@@ -151,8 +145,8 @@ def https_only(
 def _rule_of_2021(i: Ingress) -> Verdict:
     if not i.tls:
         return _no_tls()
-    value = i.annotations.get(ALLOW_HTTP)
-    return require(value == "false", "allows plain HTTP", _at(ALLOW_HTTP), value, default="true")
+    value = i.annotations.get(Annotation.ALLOW_HTTP)
+    return require(value == "false", "allows plain HTTP", _at(Annotation.ALLOW_HTTP), value, default="true")
 
 
 def _azure_family(i: Ingress) -> str:
@@ -162,7 +156,7 @@ def _azure_family(i: Ingress) -> str:
     return "nginx" if nginx else "other"
 
 
-def _at(annotation: str) -> str:
+def _at(annotation: Annotation) -> str:
     return f"metadata.annotations['{annotation}']"
 
 
@@ -177,7 +171,7 @@ _AZURE_SWITCHES = {"true": True, "false": False}
 
 
 def _application_gateway(i: Ingress) -> Verdict:
-    return PASS if i.tls or i.annotations.get(APPGW_CERTIFICATE) else _no_tls()
+    return PASS if i.tls or i.annotations.get(Annotation.APPGW_CERTIFICATE) else _no_tls()
 
 
 def _nginx(i: Ingress, azure_rules: bool) -> Verdict:
@@ -185,17 +179,17 @@ def _nginx(i: Ingress, azure_rules: bool) -> Verdict:
     if i.master_tls and not azure_rules:
         return PASS
     switches = _AZURE_SWITCHES if azure_rules else _SWITCHES
-    passthrough, forced, redirect = (
-        switches.get(notes.get(NGINX + name, "")) for name in ("ssl-passthrough", "force-ssl-redirect", "ssl-redirect")
-    )
-    if not (i.tls or notes.get(NGINX + "auth-tls-secret") or passthrough):
+    passthrough = switches.get(notes.get(Annotation.NGINX_SSL_PASSTHROUGH, ""))
+    forced = switches.get(notes.get(Annotation.NGINX_FORCE_SSL_REDIRECT, ""))
+    redirect = switches.get(notes.get(Annotation.NGINX_SSL_REDIRECT, ""))
+    if not (i.tls or notes.get(Annotation.NGINX_AUTH_TLS_SECRET) or passthrough):
         return _no_tls()
     if forced:
         return PASS
     if redirect is not False and i.hosts and all(i.hosts):
         # The controller redirects a host only where it has a certificate for it; Azure Policy does not look.
         return PASS if azure_rules or not i.tls else _covered_hosts(i)
-    name = NGINX + ("ssl-redirect" if redirect is False else "force-ssl-redirect")
+    name = Annotation.NGINX_SSL_REDIRECT if redirect is False else Annotation.NGINX_FORCE_SSL_REDIRECT
     message = (
         "does not redirect plain HTTP to HTTPS" if redirect is False else "has a rule without host and no redirect"
     )
@@ -204,25 +198,25 @@ def _nginx(i: Ingress, azure_rules: bool) -> Verdict:
 
 
 def _gce(i: Ingress) -> Verdict:
-    if not (i.tls or any(i.annotations.get(name) for name in GCE_CERTIFICATES)):
+    if not (i.tls or any(i.annotations.get(name) for name in _GCE_CERTIFICATES)):
         return _no_tls()
-    value = i.annotations.get(ALLOW_HTTP)
+    value = i.annotations.get(Annotation.ALLOW_HTTP)
     if _SWITCHES.get(value or "") is False or i.redirects_by_frontend():
         return PASS
-    evidence = Evidence(_at(ALLOW_HTTP), text(value), "true" if value is None else None)
+    evidence = Evidence(_at(Annotation.ALLOW_HTTP), text(value), "true" if value is None else None)
     return fail("serves plain HTTP beside HTTPS", evidence, reason="no_redirect")
 
 
 def _alb(i: Ingress) -> Verdict:
-    at = ALB + "listen-ports"
-    certificate = bool(i.annotations.get(ALB + "certificate-arn"))
+    at = Annotation.ALB_LISTEN_PORTS
+    certificate = bool(i.annotations.get(Annotation.ALB_CERTIFICATE))
     written = i.annotations.get(at)
     default = '[{"HTTPS": 443}]' if certificate else '[{"HTTP": 80}]'
     protocols = _alb_protocols(written or default)
     if not protocols or not protocols <= {"HTTP", "HTTPS"}:
         evidence = Evidence(_at(at), text(written))
         return fail("has listen-ports that cannot be read", evidence, reason="bad_listen_ports")
-    redirects = i.group_redirect or bool(i.annotations.get(ALB + "ssl-redirect"))
+    redirects = i.group_redirect or bool(i.annotations.get(Annotation.ALB_SSL_REDIRECT))
     if "HTTP" not in protocols or ("HTTPS" in protocols and redirects):
         return PASS
     evidence = Evidence(_at(at), text(written), None if written else default)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
-from scanner.check import AZURE_SYSTEM, AZURE_SYSTEM_WITH_DEFENDER, Range, check
+from scanner.check import ACCESS, AZURE_SYSTEM, AZURE_SYSTEM_WITH_DEFENDER, BOTH, Range, check
 from scanner.kube import Container
 from scanner.model import PASS, Evidence, Severity, Verdict, fail, require, text
-
-ACCESS = ("Manage access and permissions",)
-BOTH = ("images", "containers")
 
 
 @check(
@@ -178,7 +175,7 @@ def least_privileged_capabilities(
 
 UserRule = Literal["MustRunAs", "MustRunAsNonRoot", "RunAsAny"]
 GroupRule = Literal["MustRunAs", "MayRunAs", "RunAsAny"]
-ANY_BUT_ROOT = ({"min": 1, "max": -1},)
+ANY_BUT_ROOT = (Range(1, -1),)
 
 
 @check(
@@ -204,11 +201,11 @@ def run_as_root(
     run_as_user_rule: Annotated[UserRule, "rule for runAsUser and runAsNonRoot"] = "MustRunAsNonRoot",
     run_as_user_ranges: Annotated[tuple[Range, ...], "for MustRunAs: allowed user ids"] = (),
     run_as_group_rule: Annotated[GroupRule, "rule for runAsGroup"] = "MayRunAs",
-    run_as_group_ranges: Annotated[tuple[Range, ...], "allowed group ids"] = ANY_BUT_ROOT,  # type: ignore[assignment]
+    run_as_group_ranges: Annotated[tuple[Range, ...], "allowed group ids"] = ANY_BUT_ROOT,
     supplemental_groups_rule: Annotated[GroupRule, "rule for supplementalGroups"] = "MayRunAs",
-    supplemental_groups_ranges: Annotated[tuple[Range, ...], "allowed group ids"] = ANY_BUT_ROOT,  # type: ignore[assignment]
+    supplemental_groups_ranges: Annotated[tuple[Range, ...], "allowed group ids"] = ANY_BUT_ROOT,
     fs_group_rule: Annotated[GroupRule, "rule for fsGroup"] = "MayRunAs",
-    fs_group_ranges: Annotated[tuple[Range, ...], "allowed group ids"] = ANY_BUT_ROOT,  # type: ignore[assignment]
+    fs_group_ranges: Annotated[tuple[Range, ...], "allowed group ids"] = ANY_BUT_ROOT,
     exempt_user_namespaces: Annotated[
         bool, "pods with hostUsers: false pass: their root is nobody on the node"
     ] = False,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from scanner import quantity
-from scanner.check import AZURE_SYSTEM_WITH_DEFENDER, Limit, check
+from scanner.check import AZURE_SYSTEM_WITH_DEFENDER, BOTH, Limit, check
 from scanner.kube import Container, Quantity
 from scanner.model import PASS, Evidence, MissingEvidence, Severity, Verdict, fail, text
 
@@ -23,7 +23,7 @@ from scanner.model import PASS, Evidence, MissingEvidence, Severity, Verdict, fa
         "mitre:T1499",
         "mitre:T1496",
     ),
-    exclude=("images", "containers"),
+    exclude=BOTH,
     excluded_namespaces=AZURE_SYSTEM_WITH_DEFENDER,
     ephemeral=False,
     needs=("limitranges",),

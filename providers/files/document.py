@@ -24,6 +24,11 @@ class Document(msgspec.Struct):
     _first: int  # line of the file that the lines in `_places` count from
     _places: list[Any] | bytes  # YAML: table of lines (see yaml_reader); JSON: the text itself
 
+    @property
+    def size(self) -> int:
+        """About how many values it holds, aliases expanded."""
+        return len(self._places) // 3
+
     def line_of(self, path: str) -> int:
         """1-based line of what stands at `path`, or else of its nearest ancestor that exists."""
         if isinstance(self._places, bytes):

@@ -22,13 +22,14 @@ from scanner.inventory import Inventory
 from scanner.kube import BY_NAME, Resource, Source, printable
 from scanner.model import Gap, GapReason
 from scanner.normalize import NotUnderstood, decode
-from scanner.owners import kind_of
+from scanner.owners import kind_of, misspelt
 from scanner.workloads import Fold
 
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_YAML = 64 * 2**20  # bytes; composing YAML takes some hundred times its size
 MAX_JSON = 512 * 2**20
 MAX_LISTS = 5  # Lists inside Lists
+MAX_VALUES = 10_000_000  # of one YAML file, aliases expanded
 STDIN = "-"
 
 
@@ -83,20 +84,28 @@ def _base(start: Path) -> Path:
 
 
 def _expand(paths: Sequence[str], reader: Reader) -> Iterator[str]:
-    """Files in a stable order, each once; a path that is not there is an error of its own."""
+    """Files in a stable order, each once, however many links lead to it; links to directories are followed."""
     seen: set[str] = set()
+
+    def is_new(path: str) -> bool:
+        real = os.path.realpath(path)
+        new = real not in seen
+        seen.add(real)
+        return new
+
     for path in paths:
-        for file in _walk(path, reader) if path != STDIN and os.path.isdir(path) else [path]:
-            if file not in seen:
-                seen.add(file)
-                yield file
+        inside = path != STDIN and os.path.isdir(path)
+        yield from filter(is_new, _walk(path, reader, is_new) if inside else [path])
 
 
-def _walk(directory: str, reader: Reader) -> Iterator[str]:
+def _walk(directory: str, reader: Reader, is_new: Callable[[str], bool]) -> Iterator[str]:
     def refused(error: OSError) -> None:
         reader.fail(str(error.filename), f"cannot be read: {error.strerror}")
 
-    for folder, folders, files in os.walk(directory, onerror=refused):
+    for folder, folders, files in os.walk(directory, onerror=refused, followlinks=True):
+        if not is_new(folder):
+            folders.clear()
+            continue
         folders[:] = sorted(f for f in folders if f != ".git")
         yield from (os.path.join(folder, f) for f in sorted(files) if f.lower().endswith(SUFFIXES))
 
@@ -144,7 +153,7 @@ class Reader:
         if path == STDIN:
             return STDIN
         absolute = Path(os.path.abspath(path))
-        return (absolute.relative_to(self.base) if absolute.is_relative_to(self.base) else absolute).as_posix()
+        return _name((absolute.relative_to(self.base) if absolute.is_relative_to(self.base) else absolute).as_posix())
 
     def locate(self, source: Source, path: str) -> int:
         """The line of a path inside an object, or of its nearest ancestor that is there."""
@@ -160,18 +169,25 @@ class Reader:
         if dump is not None:
             self._read_dump(path, dump)
             return
+        left = MAX_VALUES
         for found in documents.read(data):
             if isinstance(found, DocumentError):
                 self.fail(path, found.message, found.line, found.index)
-            else:
-                self._read_document(path, found)
+                continue
+            left -= found.size
+            if left < 0:
+                self.fail(
+                    path, f"holds more than {MAX_VALUES:,} values, aliases expanded: the rest is not read", found.line
+                )
+                return
+            self._read_document(path, found)
 
     def _read_dump(self, path: str, dump: JsonList) -> None:
         """`kubectl get -o json`: items are decoded straight from the file's bytes."""
         self._documents_read(1)
         for number, item in enumerate(dump.items, 1):
             source = self._source(path, item.line, 1, item=number)
-            self._places[path, 1, number] = item
+            self._places[source.path, 1, number] = item
             self._add(item.raw, source, _item_kind(dump.kind))
 
     def _read_document(self, path: str, document: Document) -> None:
@@ -183,8 +199,11 @@ class Reader:
             return
         document.value = None
         self._documents_read(1)
-        self._places[path, document.index, 0] = document
+        self._places[source.path, document.index, 0] = document
+        objects = self.fold.counts.read
         self._add(raw, source)
+        if self.fold.counts.read == objects:  # no Kubernetes object: its lines are of no use
+            del self._places[source.path, document.index, 0]
 
     def _add(self, raw: bytes | Raw, source: Source, item_of: str | None = None, depth: int = 0) -> None:
         """One object, or each object of a List. `item_of` is the kind that a typed list leaves out in its items."""
@@ -195,15 +214,20 @@ class Reader:
             return
         kind, version = _text(header.kind) or item_of, _text(header.api_version)
         if kind is None or (version is None and item_of is None):
-            self._no_object(kind, version, raw, source)
-        elif kind.endswith("List") and not isinstance(header.items, msgspec.UnsetType) and depth < MAX_LISTS:
+            self._no_object(kind, version, raw, source, depth)
+        elif kind.endswith("List") and not isinstance(header.items, msgspec.UnsetType):
             self._add_list(header.items, kind, source, depth)
         elif known := kind_of(wire.Header(version, kind)) if version else BY_NAME.get(kind):
             self.fold.add(known, raw, source)
+        elif built_in := misspelt(version or "", kind):
+            self.fold.add_broken(built_in, raw, f"there is no kind {kind} in apiVersion {version}", source)
         else:
             self.fold.skip_kind()
 
     def _add_list(self, items: Raw, kind: str, source: Source, depth: int) -> None:
+        if depth >= MAX_LISTS:
+            self.fail(source.path, f"more than {MAX_LISTS} Lists inside one another", source.line, source.document)
+            return
         try:
             found = decode(items, tuple[Raw, ...] | None) or ()  # type: ignore[arg-type]
         except NotUnderstood as error:
@@ -215,11 +239,11 @@ class Reader:
             inside = msgspec.structs.replace(place, line=self.locate(place, ""))
             self._add(item, inside, _item_kind(kind), depth + 1)
 
-    def _no_object(self, kind: str | None, version: str | None, raw: bytes | Raw, source: Source) -> None:
+    def _no_object(self, kind: str | None, version: str | None, raw: bytes | Raw, source: Source, depth: int) -> None:
         """Neither field: some other file. One of them: an object that the API server would refuse."""
         if kind in BY_NAME:
             self.fold.add_broken(BY_NAME[kind], raw, "apiVersion is missing or no text", source)
-        elif kind is None and version is None:
+        elif kind is None and version is None and not depth:
             self.fold.skip()
         else:
             missing = "kind" if kind is None else "apiVersion"
@@ -230,7 +254,12 @@ class Reader:
         self.fold.counts.lists_read += n
 
     def _source(self, path: str, line: int, document: int, item: int = 0) -> Source:
-        return Source(path=path, line=line, document=document, scope=self.scope(path), item=item)
+        return Source(path=_name(path), line=line, document=document, scope=self.scope(path), item=item)
+
+
+def _name(path: str) -> str:
+    """A path as text: a file name may hold bytes that are no UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _text(value: Raw | msgspec.UnsetType) -> str | None:
@@ -247,6 +276,8 @@ def _item_kind(list_kind: str) -> str | None:
 
 def _bytes_of(path: str) -> bytes:
     """The content of a regular file, or of standard input; raises OSError, or ValueError for what is too large."""
+    if path == STDIN and sys.stdin is None:
+        raise ValueError("standard input is closed")
     if path == STDIN:
         return _bounded(sys.stdin.buffer.read(MAX_JSON + 1), MAX_JSON)
     mode = os.stat(path)

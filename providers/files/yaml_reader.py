@@ -202,12 +202,17 @@ class _Builder:
             raise _Refused(_TOO_LARGE, parent)
 
     def _merged(self, node: Any, depth: int) -> dict[str, tuple[Any, Any]]:
-        """A mapping's own keys and values, then what `<<` adds. Own keys win, then the last `<<`, first in its list."""
+        """A mapping's own keys and values, then what `<<` adds. Own keys win, then the last `<<`, first in its list.
+
+        kubectl's YAML library lets a `<<` win over own keys before it, others do not: what both set is refused.
+        """
         pairs: dict[str, tuple[Any, Any]] = {}
         merges = []
+        before: dict[str, Any] = {}  # own keys that some `<<` follows
         for key, value in node.value:
             if _is_merge(key):
                 merges.append(value)
+                before = dict(pairs)
                 continue
             name = _key(key)
             if name in pairs:
@@ -216,6 +221,8 @@ class _Builder:
         for merge in reversed(merges):
             for source in merge.value if isinstance(merge, yaml.SequenceNode) else (merge,):
                 for name, pair in self._merged_source(source, depth + 1).items():
+                    if name in before:
+                        raise _Refused(f"key '{name}' stands before a << that sets it too", pairs[name][0])
                     pairs.setdefault(name, pair)
         return pairs
 
@@ -334,7 +341,7 @@ def _tagged(node: Any) -> Any:
             return value
         case ("binary", _):
             return _binary(node)
-    raise _Refused(f"'{text[:40]}' cannot be read with the tag {node.tag.replace(_TAG, '!!')}", node)
+    raise _Refused(f"a value cannot be read with its tag {node.tag.replace(_TAG, '!!')[:40]}", node)
 
 
 def _binary(node: Any) -> str:

@@ -39,7 +39,10 @@ class ConfigError(Exception):
     """A kubeconfig, context or credential plug-in that cannot be used: one sentence that names it and what to do."""
 
 
-_SECRET = re.compile(r"(?i)bearer\s+\S+|eyJ[\w-]{8,}(?:\.[\w-]+)*|k8s-aws-v1\.\S+")
+_SECRET = re.compile(
+    r"(?i)bearer\s+\S+|eyJ[\w-]{8,}(?:\.[\w-]+)*|k8s-aws-v1\.\S+"
+    r"|(?:password|passwd|secret|token|api[_-]?key|credential)s?[\"']?\s*[=:]\s*\S+"
+)
 
 
 def plain(text: str) -> str:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from providers.kubernetes.errors import ConfigError, plain
+from scanner import safe_yaml
 
 Object = Mapping[str, Any]
 
@@ -88,15 +87,12 @@ def _read_contexts(files: Sequence[str]) -> tuple[str, dict[str, Context]]:
 
 
 def _read_yaml(path: str) -> Object:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        document: Any = yaml.load(Path(path).read_bytes(), loader) or {}  # noqa: S506 - both are safe loaders
+        document: Any = safe_yaml.load(Path(path).read_bytes()) or {}
     except OSError as error:
         raise ConfigError(f"kubeconfig {plain(path)} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)  # the error's text quotes the file, and the file holds tokens
-        where = f" (line {mark.line + 1})" if mark else ""
-        raise ConfigError(f"kubeconfig {plain(path)} is not valid YAML{where}") from None
+    except ValueError as error:
+        raise ConfigError(f"kubeconfig {plain(path)} is not valid YAML: {plain(str(error))}") from None
     if not isinstance(document, dict):
         raise ConfigError(f"kubeconfig {plain(path)} is not a kubeconfig: it must be a mapping with contexts")
     return document

@@ -84,6 +84,7 @@ class ClusterFacts:
 
 class _ListMeta(wire.Wire, frozen=True):
     resume: str | None = msgspec.field(name="continue", default=None)
+    remaining_item_count: int | None = None
 
 
 class _Page(wire.Wire, frozen=True):
@@ -273,6 +274,8 @@ class _Reader:
             last = next(filter(None, map(_key, reversed(items))), last)
             yield items
             resume = (page.metadata.resume if page.metadata else None) or ""
+            if not resume and page.metadata and page.metadata.remaining_item_count:
+                raise ApiError(GapReason.BAD_DATA, f"the list of {kind.plural} ends before its last page", 200)
             if not resume:
                 return
 

@@ -18,7 +18,7 @@ from scanner.cli import bundles, catalogue, demo, scan
 from scanner.cli.judge import EXIT_INTERRUPTED
 from scanner.collect import THREADS
 from scanner.config import ConfigError
-from scanner.report import OutputError, PipeClosed
+from scanner.destination import OutputError, PipeClosed, drop_stdout
 
 INTERNAL_ERROR = 70
 
@@ -63,9 +63,11 @@ def run() -> None:
         _say(str(error))
         _leave(2)
     except PipeClosed:
-        # The reader of a pipe has seen enough (`| head`): that is not an error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _leave(0)
+        _leave(0)  # `| head` is not an error
+    except OSError as error:  # of --help and `checks`, which print: all else that reads or writes says what failed
+        drop_stdout()
+        _say(f"standard output: cannot be written: {error.strerror}")
+        _leave(2)
     except SystemExit as stop:
         _leave(stop.code)
     except KeyboardInterrupt:
@@ -75,8 +77,8 @@ def run() -> None:
 def _leave(code: str | int | None) -> NoReturn:
     """Exit now: a thread that is still waiting for some server would hold up an ordinary exit until its time-out."""
     if isinstance(code, int) and any(t.name.startswith(THREADS) for t in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None where they were closed from the start
+            stream.flush()
         os._exit(code)
     sys.exit(code)
 
@@ -91,4 +93,5 @@ def _internal_error(kind: type[BaseException], error: BaseException, trace: Trac
 
 
 def _say(message: str) -> None:
-    print(f"kubeposture: {message}", file=sys.stderr)  # noqa: T201
+    if sys.stderr is not None:  # print() would turn to standard output
+        print(f"kubeposture: {message}", file=sys.stderr)  # noqa: T201

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -25,42 +26,39 @@ BundleFile = Annotated[Path, typer.Option("-o", "--output", help="The bundle to 
 
 @collect.command("manifests")
 @takes_options
-def collect_manifests(
-    paths: Paths, output: BundleFile, judging: Judging, logging: Logging, namespace: DefaultNamespace = None
-) -> None:
-    """Collect manifests."""
+def collect_manifests(paths: Paths, output: BundleFile, logging: Logging, namespace: DefaultNamespace = None) -> None:
+    """Collect manifests: whatever any check reads of them."""
     from scanner.cli.targets import manifest_task
 
-    settings, _ = settings_from(judging)
-    _write([manifest_task(paths, namespace, settings.kinds())], output, logging)
+    _write([manifest_task(paths, namespace)], output, logging)
 
 
 @collect.command("kubeconfig")
 @takes_options
-def collect_kubeconfig(output: BundleFile, scope: ClusterScope, judging: Judging, running: Running) -> None:
+def collect_kubeconfig(
+    output: BundleFile, scope: ClusterScope, judging: Judging, running: Running, logging: Logging
+) -> None:
     """Collect live clusters. Options that select checks decide which kinds are read."""
     from scanner.cli.targets import ClusterTarget, kubeconfig_tasks
 
     settings, _ = settings_from(judging)
     tasks = kubeconfig_tasks(ClusterTarget(settings.kinds(), scope, running, settings.cluster_ids))
-    _write(tasks, output, running, running.concurrency)
+    _write(tasks, output, logging, running.concurrency)
 
 
-def _write(tasks: Sequence[Task], output: Path, logging: Logging | Running, concurrency: int = 1) -> None:
+def _write(tasks: Sequence[Task], output: Path, logging: Logging, concurrency: int = 1) -> None:
     logs.set_up(logging.verbose, logging.log_format)
-    writer = bundle.Writer(output)
     read = gaps = estates = 0
-    keep = False
-    try:
-        with progress(logging.quiet) as show:
-            for reading in collecting.run(tasks, concurrency, show):
-                writer.add(reading.estate)
-                estates += 1
-                read += reading.estate.inventory.counts.read
-                gaps += 0 if reading.estate.inventory.complete else 1
-        keep = True
-    finally:
-        writer.close(keep=keep)
+    with (
+        bundle.written(output) as add,
+        progress(logging.quiet) as show,
+        contextlib.closing(collecting.run(tasks, concurrency, show)) as readings,
+    ):
+        for reading in readings:
+            add(reading.estate)
+            estates += 1
+            read += reading.estate.inventory.counts.read
+            gaps += 0 if reading.estate.inventory.complete else 1
     incomplete = f", {gaps} of them incomplete" if gaps else ""
     typer.echo(f"{output}: {read:,} objects of {estates} targets{incomplete}; judge them with: "
                f"kubeposture evaluate {output}", err=True)  # fmt: skip

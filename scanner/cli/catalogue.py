@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,8 +11,7 @@ import typer
 
 from scanner.check import Check, type_name
 from scanner.cli.judge import catalogue
-from scanner.config import ConfigError, nearest
-from scanner.model import Ref, text
+from scanner.config import ConfigError, nearest, shown
 
 app = typer.Typer(help="The catalogue of checks.", no_args_is_help=True)
 
@@ -37,14 +35,14 @@ def list_checks(output: Output = Format.TABLE) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    width = min(100, Console().width) if sys.stdout.isatty() else 100
+    width = min(100, Console().width) if Console().is_terminal else 100
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("check", no_wrap=True)
     table.add_column("severity", no_wrap=True)
     table.add_column("title")
     for check in checks:
-        off = "" if check.on or check.id == "k8s-invalid-object" else " (off)"
-        table.add_row(Text(check.id), Text(check.severity.value), Text(check.title + off))
+        title = check.title if check.on else f"{check.title} (off)"
+        table.add_row(Text(check.id), Text(check.severity.value), Text(title))
     Console(width=width, highlight=False).print(table)
 
 
@@ -63,7 +61,7 @@ def show_check(
 
 
 def _print_json(value: object) -> None:
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
 def entry(check: Check) -> dict[str, Any]:
@@ -97,33 +95,29 @@ def page(check: Check) -> Iterable[str]:
     yield from _wrapped(f"Fix: {check.fix}")
     yield ""
     yield f"severity  {check.severity.value}"
-    yield f"judges    each {check.scope_name}{'' if check.on else '; off unless selected with -c'}"
+    yield f"judges    each {check.scope_name}{_when(check)}"
     yield f"control   {', '.join(check.controls)}"
     for ref in check.refs:
-        yield f"ref       {spelled(ref)}"
+        yield f"ref       {ref}"
     if check.required:
         yield f"requires  {' or '.join(check.required)}"
     if check.parameters:
         yield ""
         yield f"Parameters, set with --param {check.id}.NAME=VALUE:"
     for p in check.parameters.values():
-        yield f"  {p.name} = {_default(p.default)}"
-        yield from (f"      {line}" for line in _wrapped(p.doc, 90))
+        yield from _wrapped(f"{p.name} = {shown(p.default)}", "  ")
+        yield from _wrapped(f"{p.doc} ({type_name(p.type)})", "      ")
 
 
-def _wrapped(paragraph: str, width: int = 96) -> list[str]:
+def _when(check: Check) -> str:
+    if check.always:
+        return "; always on"
+    return "" if check.on else "; off unless selected with -c"
+
+
+def _wrapped(paragraph: str, indent: str = "") -> list[str]:
+    """Lines that break between words only: names with hyphens stay whole."""
     import textwrap
 
-    return textwrap.wrap(" ".join(paragraph.split()), width)
-
-
-def _default(value: object) -> str:
-    if isinstance(value, tuple) and len(value) > 8:
-        return f"[{', '.join(map(str, value[:8]))}, … {len(value) - 8} more]"
-    if isinstance(value, tuple) and value and isinstance(value[0], dict):
-        return msgspec.json.encode(value).decode()
-    return text(value)
-
-
-def spelled(ref: Ref) -> str:
-    return f"{ref.framework}{'-' + ref.version if ref.version else ''}:{ref.id}"
+    text = " ".join(paragraph.split())
+    return textwrap.wrap(text, 96, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gc
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Any
 
 import checks
 from scanner import collect
 from scanner import config as configuration
 from scanner.check import Check
-from scanner.cli.options import Judging, Reporting, statuses
-from scanner.collect import Reading, Task
-from scanner.config import Config, ConfigError, Selection, Settings
-from scanner.engine import INVALID_OBJECT, evaluate
+from scanner.cli.options import Judging, Reporting
+from scanner.cli.progress import progress
+from scanner.collect import Estate, Reading, Task
+from scanner.config import Config, ConfigError, Selection, Settings, nearest
+from scanner.destination import PipeClosed, drop_stdout
+from scanner.engine import INVALID_OBJECT, LISTED, evaluate
 from scanner.exemptions import Exemptions
 from scanner.findings import Context
 from scanner.inventory import Counts
-from scanner.model import Cluster, Gap, GapReason, PlaneState, Status, utc_now
-from scanner.report import Ending, Output, ScanInfo
+from scanner.model import Cluster, Finding, Gap, GapReason, PlaneState, Status, utc_now
+from scanner.report import AccountCoverage, Ending, ScanInfo, outputs
 from scanner.summary import Tally
 
-# Several may hold at once: the exit code is the first of these.
 EXIT_INTERRUPTED = 130  # as shells report SIGINT
-EXIT = {"usage": 2, "nothing_read": 4, "gate_failed": 1, "incomplete": 3, "undelivered": 5}
-FORMATS = ("table", "json", "ndjson")
+# Several reasons may hold at once: the exit code is the first one's.
+EXIT = {"nothing_read": 4, "gate_failed": 1, "incomplete": 3}
 
 
 def catalogue() -> dict[str, Check]:
@@ -62,89 +62,93 @@ class Scan:
 
     def __init__(self, settings: Settings, config: Config, reporting: Reporting) -> None:
         self.settings, self.reporting = settings, reporting
-        try:
-            self.listed = statuses(reporting.status)
-        except ValueError:
-            names = [s.value for s in Status]
-            bad = next((p.strip() for p in (reporting.status or "").split(",") if p.strip() not in names), "")
-            close = difflib.get_close_matches(bad, names, n=1)
-            raise ConfigError(
-                f"--status {bad!r} is none of {', '.join(names)}, all"
-                + (f"; did you mean {close[0]}?" if close else "")
-            ) from None
+        self.listed = _statuses(reporting.status)
         self.min_coverage = _percentage(reporting.min_coverage)
         self.id = str(uuid.uuid4())
         self.started_at = utc_now()
         self.tally = Tally()
-        self.exemptions = Exemptions(settings.exemptions, configuration.today())
+        self.exemptions = Exemptions(settings.exemptions, date.today())
         self.clusters: list[Cluster] = []
         self.gaps: list[tuple[Cluster | None, Gap]] = []
         self.counts = Counts()
         self.warnings: list[str] = []
-        self.cluster_counts: dict[str, Counts] = {}
-        self.outputs = open_outputs(reporting.output or list(config.outputs) or ["table"], color=not reporting.no_color)
+        self.cluster_counts: dict[int, Counts] = {}  # by the identity of the Cluster object
+        self.scopes: set[str] = set()
+        self.ids: set[str] = set()
+        self.judging: Estate | None = None
+        self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
 
-    def run(self, tasks: Sequence[Task], concurrency: int, show: collect.Show) -> int:
+    def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
         """The exit code. Interrupted, it reports what is complete and names what was not read."""
-        readings = collect.run(tasks, concurrency, show)
-        code = 0
-        try:
-            with _collector_off():
-                try:
+        with _collector_off(), outputs.opened(self.specs, color=not self.reporting.no_color) as self.outputs:
+            try:
+                # The progress ends before a report is printed: it would wipe out lines of it.
+                with progress(quiet) as show, contextlib.closing(collect.run(tasks, concurrency, show)) as readings:
                     for reading in readings:
                         self._judge(reading)
-                except KeyboardInterrupt:
-                    code = EXIT_INTERRUPTED
-                    readings.close()
-                    self._give_up(tasks)
-                return code or self._finish()
-        except BaseException:
-            for output in self.outputs:
-                output.discard()
-            raise
+            except KeyboardInterrupt:
+                self._give_up(tasks)
+                self._finish()
+                return EXIT_INTERRUPTED
+            return self._finish()
 
     def _give_up(self, tasks: Sequence[Task]) -> None:
+        if self.judging:  # what it has not shown yet is lost
+            gap = Gap(what="findings", reason=GapReason.TIMEOUT, detail="interrupted while judging", time=utc_now())
+            self.gaps.append((self.judging.cluster, gap))
+            if self.judging.cluster:
+                self.judging.cluster.data_plane = PlaneState.PARTIAL
         done = {cluster.name for cluster in self.clusters}
         for task in tasks:
             if task.name not in done and task.provider != "bundle":
                 self._judge(collect.unread(task.name, task.provider, task.kinds, GapReason.TIMEOUT, "interrupted"))
-        self._finish()
 
     def _judge(self, reading: Reading) -> None:
         estate = reading.estate
         cluster, inventory = estate.cluster, estate.inventory
+        scope_id = cluster.id if cluster else f"files:{estate.name}"
+        again = scope_id in self.scopes
+        self.scopes.add(scope_id)
         if cluster:
-            seen_before = self._seen_before(cluster)
+            if again:
+                first = next(c.name for c in self.clusters if c.id == cluster.id)
+                self.warnings.append(f"{cluster.name} is the same cluster as {first}: what both show is reported once")
             self.clusters.append(cluster)
-            if seen_before:
-                return
-            self.cluster_counts[cluster.name] = inventory.counts
+            self.cluster_counts[id(cluster)] = inventory.counts
         self.gaps += [(cluster, gap) for gap in inventory.gaps]
-        for field in Counts.__struct_fields__:
-            setattr(self.counts, field, getattr(self.counts, field) + getattr(inventory.counts, field))
+        self.counts.add(inventory.counts)
         context = Context(
             scan_id=self.id,
-            scope_id=cluster.id if cluster else f"files:{estate.name}",
+            scope_id=scope_id,
             name=estate.name,
             provider=cluster.provider if cluster else "files",
-            observed_at=cluster.observed_at if cluster else self.started_at,
+            observed_at=estate.observed_at,
             cluster=cluster.ref if cluster else None,
             account=cluster.account if cluster else None,
             region=cluster.region if cluster else None,
             tags=cluster.tags if cluster else {},
             locate=reading.locate,
         )
-        for finding in evaluate(inventory, self.settings, context, self.tally, self.exemptions, self.listed):
-            for output in self.outputs:
-                output.add(finding)
+        self.judging = estate
+        tally = Tally() if again else self.tally
+        for finding in evaluate(inventory, self.settings, context, tally, self.exemptions, self.listed | LISTED):
+            self._add(finding, scope_id if again else None)
+        self.judging = None
+        gc.collect()
+        gc.freeze()
 
-    def _seen_before(self, cluster: Cluster) -> bool:
-        """Two contexts may lead to one cluster: it is judged once, unless the first look at it was not complete."""
-        first = next((c for c in self.clusters if cluster.uid and c.uid == cluster.uid), None)
-        if first is None or first.data_plane is not PlaneState.COMPLETE:
-            return False
-        self.warnings.append(f"{cluster.name} is the same cluster as {first.name}: reported once, as {first.name}")
-        return True
+    def _add(self, finding: Finding, again: str | None) -> None:
+        """An id is reported once, however many ways lead to its subject.
+
+        `again` is the scope of a second look at it, which adds what the first did not show.
+        """
+        if finding.id in self.ids:
+            return
+        self.ids.add(finding.id)
+        if again and finding.exemption is None and finding.status in LISTED:
+            self.tally.add(again, finding.check, finding.severity, finding.status)
+        if finding.status in self.listed:
+            self.outputs.add(finding)
 
     def _finish(self) -> int:
         reasons = self._exit_reasons()
@@ -152,6 +156,8 @@ class Scan:
         warnings = [*self.settings.warnings, *self.warnings, *self.exemptions.warnings()]
         if not self.counts.read and not self.gaps and not self.counts.invalid:
             warnings.append("nothing to judge: no Kubernetes object was found (files must end in .yaml, .yml or .json)")
+        self.clusters.sort(key=lambda c: (c.name, c.id))
+        self.gaps.sort(key=lambda row: (row[0].name if row[0] else "", row[1].what, row[1].namespace))
         complete = not self._incomplete()
         info = ScanInfo(self.id, self.started_at, utc_now(), self.settings.profile.name, complete, reasons, warnings)
         ending = Ending(
@@ -160,12 +166,14 @@ class Scan:
             gaps=self.gaps,
             counts=self.counts,
             cluster_counts=self.cluster_counts,
-            accounts={"expected": 0, "read": 0, "refused": 0},
+            accounts=AccountCoverage(expected=0, read=0, refused=0),
             summary=self.tally.summary(),
             exit_code=code,
         )
-        for output in self.outputs:
-            output.finish(ending)
+        try:
+            self.outputs.finish(ending)
+        except PipeClosed:
+            drop_stdout()  # `| head` has seen enough: that changes nothing about the answer
         return code
 
     # -- exit ---------------------------------------------------------------------------------------------------------
@@ -193,9 +201,12 @@ class Scan:
     def _tolerated(self) -> bool:
         if self.reporting.allow_incomplete:
             return True
-        if self.min_coverage is None or not self.counts.lists_asked:
+        if self.min_coverage is None:
             return False
-        return self.counts.lists_read * 100 >= self.min_coverage * self.counts.lists_asked
+        # Each gap and each object that was not understood counts as one list or document that was not read.
+        read, unread = self.counts.lists_read, self.counts.lists_asked - self.counts.lists_read
+        missing = max(unread, len(self.gaps) + self.counts.invalid, 1)
+        return read * 100 >= self.min_coverage * (read + missing)
 
 
 @contextlib.contextmanager
@@ -222,37 +233,15 @@ def _percentage(text: str | None) -> float | None:
     return value
 
 
-def open_outputs(specs: Iterable[str], *, color: bool) -> list[Output]:
-    """FORMAT[=PATH] each, at most one to standard output. Files are opened now, so that a bad path fails early."""
-    opened: list[Output] = []
-    to_stdout = []
-    for spec in specs:
-        format, equals, path = spec.partition("=")
-        if format not in FORMATS:
-            raise ConfigError(
-                f"--output {format!r} is none of {', '.join(FORMATS)}{configuration.nearest(format, FORMATS)}"
-            )
-        if equals and not path:
-            raise ConfigError(f"--output {spec!r} names no file after the =")
-        target = path if path and path != "-" else None
-        if target is None:
-            to_stdout.append(format)
-        opened.append(_maker(format, color)(target))
-    if len(to_stdout) > 1:
-        raise ConfigError(f"only one output can go to standard output, not {' and '.join(to_stdout)}: use FORMAT=PATH")
-    return opened
-
-
-def _maker(format: str, color: bool) -> Callable[[str | None], Any]:
-    """Imported on use: a JSON report does not need the table's library."""
-    if format == "json":
-        from scanner.report.to_json import JsonOutput
-
-        return JsonOutput
-    if format == "ndjson":
-        from scanner.report.ndjson import NdjsonOutput
-
-        return NdjsonOutput
-    from scanner.report.table import TableOutput
-
-    return lambda path: TableOutput(path, color=color)
+def _statuses(text: str | None) -> frozenset[Status]:
+    """What --status lists."""
+    if text is None:
+        return LISTED
+    if text == "all":
+        return frozenset(Status)
+    names = [part.strip() for part in text.split(",")]
+    valid = [status.value for status in Status]
+    for name in names:
+        if name not in valid:
+            raise ConfigError(f"--status {name!r} is none of {', '.join(valid)}, all{nearest(name, valid)}")
+    return frozenset(map(Status, names))

@@ -10,7 +10,6 @@ import typer
 from scanner.cli import logs
 from scanner.cli.judge import Scan, settings_from
 from scanner.cli.options import ClusterScope, Judging, Logging, Reporting, Running, takes_options
-from scanner.cli.progress import progress
 from scanner.collect import Task
 
 app = typer.Typer(help="Read clusters or manifests and judge them.", no_args_is_help=True)
@@ -31,23 +30,23 @@ def scan_manifests(
     from scanner.cli.targets import manifest_task
 
     scan = Scan(*settings_from(judging), reporting)
-    judge_tasks([manifest_task(paths, namespace, scan.settings.kinds())], scan, logging)
+    judge_tasks([manifest_task(paths, namespace)], scan, logging)
 
 
 @app.command("kubeconfig")
 @takes_options
-def scan_kubeconfig(scope: ClusterScope, judging: Judging, reporting: Reporting, running: Running) -> None:
+def scan_kubeconfig(
+    scope: ClusterScope, judging: Judging, reporting: Reporting, running: Running, logging: Logging
+) -> None:
     """Judge live clusters of a kubeconfig, or the one that this runs in."""
     from scanner.cli.targets import ClusterTarget, kubeconfig_tasks
 
     settings, config = settings_from(judging)
     tasks = kubeconfig_tasks(ClusterTarget(settings.kinds(), scope, running, settings.cluster_ids))
-    judge_tasks(tasks, Scan(settings, config, reporting), running, running.concurrency)
+    judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency)
 
 
-def judge_tasks(tasks: Sequence[Task], scan: Scan, logging: Logging | Running, concurrency: int = 1) -> None:
+def judge_tasks(tasks: Sequence[Task], scan: Scan, logging: Logging, concurrency: int = 1) -> None:
     """Run the tasks, judge what they read, report, and exit."""
     logs.set_up(logging.verbose, logging.log_format)
-    with progress(logging.quiet) as show:
-        code = scan.run(tasks, concurrency, show)
-    raise typer.Exit(code)
+    raise typer.Exit(scan.run(tasks, concurrency, quiet=logging.quiet))

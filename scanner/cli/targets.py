@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 SAMPLE = Path(__file__).parent.parent / "demo"
 
 
-def manifest_task(paths: list[str], namespace: str | None, kinds: frozenset[str]) -> Task:
+def manifest_task(paths: list[str], namespace: str | None) -> Task:
+    """Files are read whole, whichever checks will judge them."""
+    kinds = frozenset(KINDS)
+
     def read(progress: Progress) -> list[Reading]:
-        found = manifests.read(paths, namespace or "default", kinds | frozenset(KINDS), progress)
+        found = manifests.read(paths, namespace or "default", kinds, progress)
         return [Reading(Estate(found.name, found.inventory), found.locate)]
 
     return Task(", ".join(paths), read, kinds, "files")

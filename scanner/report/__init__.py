@@ -1,19 +1,20 @@
-"""Reports: one module per output format. Each takes findings one by one, then what is known at the end."""
+"""Reports: one module per output format, all listed in outputs.py.
+
+Each takes findings one by one, then what is known at the end.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
 import msgspec
 
 from scanner.inventory import Counts
 from scanner.model import Cluster, Finding, Gap
+from scanner.summary import Summary
 
 
 class ScanInfo(msgspec.Struct):
@@ -26,6 +27,12 @@ class ScanInfo(msgspec.Struct):
     warnings: list[str]
 
 
+class AccountCoverage(msgspec.Struct):
+    expected: int
+    read: int
+    refused: int
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """What is known when the last finding is out. `gaps` are with the cluster they belong to, None for files."""
@@ -34,65 +41,15 @@ class Ending:
     clusters: list[Cluster]
     gaps: list[tuple[Cluster | None, Gap]]
     counts: Counts
-    cluster_counts: Mapping[str, Counts]
-    accounts: Mapping[str, int]
-    summary: Mapping[str, Any]
+    cluster_counts: Mapping[int, Counts]  # by identity of the Cluster object: names may repeat
+    accounts: AccountCoverage
+    summary: Summary
     exit_code: int
 
 
 class Output(Protocol):
-    """One place that a report goes to."""
+    """A report in one format, on its way to one place."""
 
     def add(self, finding: Finding) -> None: ...
 
     def finish(self, ending: Ending) -> None: ...
-
-    def discard(self) -> None: ...
-
-
-class OutputError(Exception):
-    """A report that cannot be written: one sentence."""
-
-
-class PipeClosed(Exception):
-    """The reader of standard output has seen enough."""
-
-
-class Destination:
-    """Standard output, or a file that replaces the old one only when it is whole.
-
-    `streamed` files are written in place, because their lines are of use while the scan runs.
-    """
-
-    def __init__(self, path: str | None, *, streamed: bool = False) -> None:
-        self.path = Path(path) if path and path != "-" else None
-        self._target = self.path
-        if self.path and not streamed:
-            self._target = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        try:
-            self.file: IO[bytes] = self._target.open("wb") if self._target else sys.stdout.buffer
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
-
-    def write(self, data: bytes) -> None:
-        try:
-            self.file.write(data)
-        except BrokenPipeError:
-            raise PipeClosed from None
-        except OSError as error:
-            raise OutputError(f"{self.path or 'standard output'}: cannot be written: {error.strerror}") from None
-
-    def close(self) -> None:
-        try:
-            self.file.flush()
-        except BrokenPipeError:
-            raise PipeClosed from None
-        if self.path and self._target:
-            self.file.close()
-            os.replace(self._target, self.path)
-
-    def discard(self) -> None:
-        """Leave the old file as it was."""
-        if self.path and self._target and self._target != self.path:
-            self.file.close()
-            self._target.unlink(missing_ok=True)

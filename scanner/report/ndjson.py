@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
+from scanner.destination import Destination
 from scanner.model import Finding
-from scanner.report import Destination, Ending
+from scanner.report import Ending
 
 
 class NdjsonOutput:
-    def __init__(self, path: str | None) -> None:
-        self.destination = Destination(path, streamed=True)
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
         self._encoder = msgspec.json.Encoder()
 
     def add(self, finding: Finding) -> None:
-        self.destination.write(self._encoder.encode(finding) + b"\n")
-
-    def discard(self) -> None:
-        self.destination.discard()
+        self._destination.write(self._encoder.encode(finding) + b"\n")
 
     def finish(self, ending: Ending) -> None:
-        self.destination.close()
+        self._destination.close()

@@ -6,7 +6,6 @@ this module equal to what is generated here.
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,91 +14,12 @@ import msgspec
 from scanner.check import Check, type_name
 from scanner.config import Config
 from scanner.findings import SCHEMA_VERSION
-from scanner.model import Cluster, Finding, GapReason
-from scanner.report import ScanInfo
+from scanner.report.to_json import Report
 
 FOLDER = Path(__file__).parent / "schemas"
 REPORT = "report-1.schema.json"
 CONFIG = "kubeposture.schema.json"
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-
-
-class Tool(msgspec.Struct):
-    name: str
-    version: str
-
-
-class AccountCoverage(msgspec.Struct):
-    expected: int
-    read: int
-    refused: int
-
-
-class ClusterCoverage(msgspec.Struct):
-    expected: int | None
-    judged: int
-    partial: int
-    unread: int
-
-
-class ObjectCoverage(msgspec.Struct):
-    read: int
-    judged: int
-    skipped: int
-    invalid: int
-
-
-class FileCoverage(msgspec.Struct):
-    read: int
-    failed: int
-
-
-class Coverage(msgspec.Struct):
-    accounts: AccountCoverage
-    clusters: ClusterCoverage
-    objects: ObjectCoverage
-    files: FileCoverage
-
-
-class GapRow(msgspec.Struct):
-    provider: str
-    account: str | None
-    region: str | None
-    cluster: str | None
-    namespace: str
-    what: str
-    reason: GapReason
-    detail: str
-    permission: str
-    time: datetime | None
-
-
-class Score(msgspec.Struct):
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Summary(msgspec.Struct):
-    by_status: dict[str, int]
-    by_severity: dict[str, int]
-    by_check: dict[str, dict[str, int]]
-    by_cluster: dict[str, dict[str, int]]
-    exempted: int
-    score: Score
-
-
-class Report(msgspec.Struct):
-    """The JSON report, field for field."""
-
-    schema_version: str
-    tool: Tool
-    scan: ScanInfo
-    coverage: Coverage
-    gaps: list[GapRow]
-    clusters: list[Cluster]
-    summary: Summary
-    findings: list[Finding]
 
 
 def report_schema() -> dict[str, Any]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,10 +13,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from scanner.destination import Destination
 from scanner.inventory import Counts
 from scanner.kube import printable
 from scanner.model import Cluster, Finding, Gap, PlaneState, Severity, Status
-from scanner.report import Destination, Ending
+from scanner.report import Ending
+from scanner.summary import Score, Summary
 
 WIDTH = 100
 EXAMPLES = 4  # objects shown for each check
@@ -31,7 +31,13 @@ COLOURS = {
     Severity.LOW: "cyan",
     Severity.INFO: "dim",
 }
-_STATUS_ORDER = (Status.FAIL, Status.ERROR, Status.UNKNOWN)
+_HEADINGS = {
+    Status.FAIL: "Fails",
+    Status.ERROR: "Could not be understood",
+    Status.UNKNOWN: "Unknown: evidence is missing",
+    Status.PASS: "Passes",
+    Status.NOT_APPLICABLE: "Not applicable",
+}
 
 
 class _Example(NamedTuple):
@@ -50,7 +56,6 @@ class _Group:
     fix: str
     count: int = 0
     exempted: int = 0
-    occurrences: int = 0
     examples: list[_Example] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
@@ -58,7 +63,6 @@ class _Group:
             self.exempted += 1
             return
         self.count += 1
-        self.occurrences += finding.occurrences
         if len(self.examples) < EXAMPLES:
             self.examples.append(
                 _Example(_cluster(finding), _place(finding), printable(finding.message, 400), _source(finding))
@@ -66,16 +70,21 @@ class _Group:
 
 
 class TableOutput:
-    def __init__(self, path: str | None, *, color: bool = True) -> None:
-        self.destination = Destination(path)
+    def __init__(self, destination: Destination, *, color: bool = True) -> None:
+        self._destination = destination
         self._groups: dict[tuple[Status, str], _Group] = {}
         self._unread: Counter[tuple[str, str]] = Counter()  # refused list -> checks that it leaves undecided
         self._several = False  # clusters: only then is each object shown with its cluster
-        terminal = path is None and sys.stdout.isatty() and color and "NO_COLOR" not in os.environ
+        terminal = destination.is_terminal
+        colored = terminal and color and "NO_COLOR" not in os.environ
         self._buffer = io.StringIO()
-        width = min(WIDTH, Console().width) if path is None and sys.stdout.isatty() else WIDTH
         self._console = Console(
-            file=self._buffer, width=width, force_terminal=terminal, no_color=not terminal, highlight=False, emoji=False
+            file=self._buffer,
+            width=min(WIDTH, Console().width) if terminal else WIDTH,
+            force_terminal=colored,
+            no_color=not colored,
+            highlight=False,
+            emoji=False,
         )
 
     def add(self, finding: Finding) -> None:
@@ -88,26 +97,17 @@ class TableOutput:
             group = self._groups[key] = _Group(finding.title, finding.severity, finding.remediation)
         group.add(finding)
 
-    def discard(self) -> None:
-        self.destination.discard()
-
     def finish(self, ending: Ending) -> None:
-        out = self._console
         self._several = len(ending.clusters) > 1
         self._coverage(ending)
-        for status in _order(self._groups):
-            groups = sorted(
-                ((id, g) for (s, id), g in self._groups.items() if s is status),
-                key=lambda item: (item[1].severity.rank, -item[1].count, item[0]),
-            )
-            out.print()
-            out.print(Text(_HEADINGS[status], style="bold"))
-            for id, group in groups:
-                self._group(id, group, status)
+        for status in _HEADINGS:
+            self._section(status)
         self._undecided()
-        self._totals(ending)
-        self.destination.write(self._buffer.getvalue().encode(_encoding(self.destination), "replace"))
-        self.destination.close()
+        self._totals(ending.summary)
+        self._notes(ending)
+        # The layout fills lines up with blanks, which would be in the way when they are copied.
+        self._destination.write_text("\n".join(line.rstrip(" ") for line in self._buffer.getvalue().split("\n")))
+        self._destination.close()
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
@@ -115,9 +115,9 @@ class TableOutput:
         out = self._console
         for cluster in ending.clusters:
             gaps = [gap for owner, gap in ending.gaps if owner is cluster]
-            out.print(_cluster_line(cluster, ending.cluster_counts.get(cluster.name)))
+            out.print(_cluster_line(cluster, ending.cluster_counts.get(id(cluster))))
             for line in _gap_lines(gaps):
-                out.print(Padding(Text(line, style="magenta"), (0, 0, 0, 2), expand=False))
+                out.print(_indented(Text(line, style="magenta"), 2))
         counts = ending.counts
         if counts.files_read or counts.files_failed:
             failed = f", {counts.files_failed} with errors" if counts.files_failed else ""
@@ -129,16 +129,25 @@ class TableOutput:
                 )
             )
 
+    def _section(self, status: Status) -> None:
+        """Checks with findings of this status, worst first."""
+        groups = sorted(
+            ((id, group) for (s, id), group in self._groups.items() if s is status and group.count),
+            key=lambda item: (item[1].severity.rank, -item[1].count, item[0]),
+        )
+        if groups:
+            self._console.print()
+            self._console.print(Text(_HEADINGS[status], style="bold"))
+        for id, group in groups:
+            self._group(id, group, status)
+
     def _group(self, id: str, group: _Group, status: Status) -> None:
-        if not group.count:
-            return
         out = self._console
-        head = Table.grid(padding=(0, 1))
+        head = Table.grid(padding=(0, 1), expand=True)
         head.add_column(width=8, no_wrap=True)
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
         exempted = f" (+{group.exempted} exempted)" if group.exempted else ""
-        head.expand = True
         head.add_row(
             Text(group.severity.value.upper(), style=COLOURS[group.severity]),
             Text.assemble((printable(group.title), "bold"), "\n", (id, "dim")),
@@ -149,15 +158,11 @@ class TableOutput:
         for e in group.examples:
             source = f"  {e.source}" if e.source else ""
             line = Text.assemble(self._prefix(e.cluster), e.place, "  ", (e.message, "dim"), (source, "dim cyan"))
-            out.print(Padding(line, (0, 0, 0, INDENT), expand=False))
+            out.print(_indented(line))
         if group.count > len(group.examples):
-            out.print(
-                Padding(
-                    Text(f"… {group.count - len(group.examples)} more", style="dim"), (0, 0, 0, INDENT), expand=False
-                )
-            )
+            out.print(_indented(Text(f"… {group.count - len(group.examples)} more", style="dim")))
         if status is Status.FAIL:
-            out.print(Padding(Text.assemble(("fix  ", "green"), group.fix), (0, 0, 0, INDENT), expand=False))
+            out.print(_indented(Text.assemble(("fix  ", "green"), group.fix)))
 
     def _undecided(self) -> None:
         """A refused list leaves many checks undecided for one reason: one line each."""
@@ -168,16 +173,15 @@ class TableOutput:
         out.print(Text("Undecided: not read, so not clean", style="bold"))
         for (cluster, place), checks in list(self._unread.items())[:UNREAD]:
             line = Text.assemble(self._prefix(cluster), (place, "magenta"), f"  {_n(checks, 'check')} undecided")
-            out.print(Padding(line, (0, 0, 0, 2), expand=False))
+            out.print(_indented(line, 2))
         if len(self._unread) > UNREAD:
-            out.print(Padding(Text(f"… {len(self._unread) - UNREAD} more", style="dim"), (0, 0, 0, 2), expand=False))
+            out.print(_indented(Text(f"… {len(self._unread) - UNREAD} more", style="dim"), 2))
 
     def _prefix(self, cluster: str) -> str:
         return f"{cluster}: " if cluster and self._several else ""
 
-    def _totals(self, ending: Ending) -> None:
-        out, summary = self._console, ending.summary
-        by_status, by_severity = summary["by_status"], summary["by_severity"]
+    def _totals(self, summary: Summary) -> None:
+        out, by_status, by_severity = self._console, summary.by_status, summary.by_severity
         out.print()
         out.rule(style="dim")
         line = Text.assemble((f"{by_status['fail']} fail", "bold red" if by_status["fail"] else ""), "  ")
@@ -185,29 +189,20 @@ class TableOutput:
             if by_severity[severity.value]:
                 line.append(f"{by_severity[severity.value]} {severity.value}  ", style=COLOURS[severity])
         line.append(f"· {by_status['unknown']} unknown · {by_status['error']} error · {by_status['pass']} pass")
-        if summary["exempted"]:
-            line.append(f" · {summary['exempted']} exempted")
+        if summary.exempted:
+            line.append(f" · {summary.exempted} exempted")
         out.print(line)
-        out.print(Text(_score(summary["score"])))
+        out.print(Text(_score(summary.score)))
+
+    def _notes(self, ending: Ending) -> None:
         for warning in ending.scan.warnings:
-            out.print(Text(f"note: {printable(warning, 300)}", style="yellow"))
+            self._console.print(Text(f"note: {printable(warning, 300)}", style="yellow"))
         for sentence in _next_steps(self._groups, ending):
-            out.print(Text(sentence, style="cyan"))
+            self._console.print(Text(sentence, style="cyan"))
 
 
-_HEADINGS = {
-    Status.FAIL: "Fails",
-    Status.ERROR: "Could not be understood",
-    Status.UNKNOWN: "Unknown: evidence is missing",
-    Status.PASS: "Passes",
-    Status.NOT_APPLICABLE: "Not applicable",
-}
-
-
-def _order(groups: Iterable[tuple[Status, str]]) -> list[Status]:
-    present = {status for status, _ in groups}
-    order = (*_STATUS_ORDER, Status.PASS, Status.NOT_APPLICABLE)
-    return [s for s in order if s in present]
+def _indented(content: Text, by: int = INDENT) -> Padding:
+    return Padding(content, (0, 0, 0, by), expand=False)
 
 
 def _place(finding: Finding) -> str:
@@ -272,13 +267,13 @@ def _some(words: list[str]) -> str:
     return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
 
 
-def _score(score: dict[str, float | None]) -> str:
-    if score["value"] is None:
+def _score(score: Score) -> str:
+    if score.value is None:
         return "score: none, nothing was judged"
-    spread = (
-        "" if score["low"] == score["high"] else f" (between {score['low']} and {score['high']} with what is unknown)"
+    unsure = score.low != score.high
+    return f"score {score.value} of 100" + (
+        f" (between {score.low} and {score.high} with what is unknown)" if unsure else ""
     )
-    return f"score {score['value']} of 100{spread}"
 
 
 def _next_steps(groups: dict[tuple[Status, str], _Group], ending: Ending) -> list[str]:
@@ -295,7 +290,3 @@ def _next_steps(groups: dict[tuple[Status, str], _Group], ending: Ending) -> lis
 
 def _n(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _encoding(destination: Destination) -> str:
-    return "utf-8" if destination.path else (sys.stdout.encoding or "utf-8")

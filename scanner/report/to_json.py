@@ -1,15 +1,94 @@
-"""The JSON report, version 1; its JSON Schema is schemas/report-1.schema.json."""
+"""The JSON report, version 1. Its JSON Schema, schemas/report-1.schema.json, is generated from these types."""
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import datetime
 
 import msgspec
 
 from scanner import __project__, __version__
+from scanner.destination import Destination
 from scanner.findings import SCHEMA_VERSION
-from scanner.model import Cluster, Finding, Gap
-from scanner.report import Destination, Ending
+from scanner.inventory import Counts
+from scanner.model import Cluster, Finding, Gap, GapReason, PlaneState
+from scanner.report import AccountCoverage, Ending, ScanInfo
+from scanner.summary import Summary
+
+
+class Tool(msgspec.Struct):
+    name: str
+    version: str
+
+
+class ClusterCoverage(msgspec.Struct):
+    expected: int | None
+    judged: int
+    partial: int
+    unread: int
+
+
+class ObjectCoverage(msgspec.Struct):
+    read: int
+    judged: int
+    skipped: int
+    invalid: int
+
+
+class FileCoverage(msgspec.Struct):
+    read: int
+    failed: int
+
+
+class Coverage(msgspec.Struct):
+    accounts: AccountCoverage
+    clusters: ClusterCoverage
+    objects: ObjectCoverage
+    files: FileCoverage
+
+
+class GapRow(msgspec.Struct):
+    provider: str
+    account: str | None
+    region: str | None
+    cluster: str | None
+    namespace: str
+    what: str
+    reason: GapReason
+    detail: str
+    permission: str
+    time: datetime | None
+
+
+class Report(msgspec.Struct):
+    """The JSON report, field for field."""
+
+    schema_version: str
+    tool: Tool
+    scan: ScanInfo
+    coverage: Coverage
+    gaps: list[GapRow]
+    clusters: list[Cluster]
+    summary: Summary
+    findings: list[Finding]
+
+
+class JsonOutput:
+    def __init__(self, destination: Destination) -> None:
+        self._destination = destination
+        self._findings: list[Finding] = []
+
+    def add(self, finding: Finding) -> None:
+        self._findings.append(finding)
+
+    def finish(self, ending: Ending) -> None:
+        self._findings.sort(key=sort_key)
+        encode, write = msgspec.json.Encoder().encode, self._destination.write
+        # One finding a line and one write, so that a large report is never in memory as a whole.
+        write(encode(_without_findings(ending)).removesuffix(b"]}"))
+        for i, finding in enumerate(self._findings):
+            write((b",\n" if i else b"\n") + encode(finding))
+        write(b"\n]}\n")
+        self._destination.close()
 
 
 def sort_key(finding: Finding) -> tuple[object, ...]:
@@ -19,71 +98,44 @@ def sort_key(finding: Finding) -> tuple[object, ...]:
     return (finding.severity.rank, finding.check, cluster.name if cluster else "", *place, finding.id)
 
 
-class JsonOutput:
-    def __init__(self, path: str | None) -> None:
-        self.destination = Destination(path)
-        self._encoder = msgspec.json.Encoder()
-        self._findings: list[Finding] = []
-
-    def add(self, finding: Finding) -> None:
-        self._findings.append(finding)
-
-    def discard(self) -> None:
-        self.destination.discard()
-
-    def finish(self, ending: Ending) -> None:
-        self._findings.sort(key=sort_key)
-        encode, write = self._encoder.encode, self.destination.write
-        write(encode(_head(ending))[:-1] + b',"findings":[')
-        for i, finding in enumerate(self._findings):
-            write((b",\n" if i else b"\n") + encode(finding))
-        write(b"\n]}\n")
-        self.destination.close()
+def _without_findings(ending: Ending) -> Report:
+    return Report(
+        schema_version=SCHEMA_VERSION,
+        tool=Tool(__project__, __version__),
+        scan=ending.scan,
+        coverage=_coverage(ending.accounts, ending.clusters, ending.counts),
+        gaps=[_gap_row(cluster, gap) for cluster, gap in ending.gaps],
+        clusters=ending.clusters,
+        summary=ending.summary,
+        findings=[],
+    )
 
 
-def _head(ending: Ending) -> dict[str, Any]:
-    counts = ending.counts
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "tool": {"name": __project__, "version": __version__},
-        "scan": ending.scan,
-        "coverage": {
-            "accounts": ending.accounts,
-            "clusters": _cluster_coverage(ending),
-            "objects": {
-                "read": counts.read,
-                "judged": counts.judged,
-                "skipped": counts.skipped,
-                "invalid": counts.invalid,
-            },
-            "files": {"read": counts.files_read, "failed": counts.files_failed},
-        },
-        "gaps": [_gap(cluster, gap) for cluster, gap in ending.gaps],
-        "clusters": ending.clusters,
-        "summary": ending.summary,
-    }
+def _coverage(accounts: AccountCoverage, clusters: list[Cluster], counts: Counts) -> Coverage:
+    states = [cluster.data_plane for cluster in clusters]
+    return Coverage(
+        accounts,
+        ClusterCoverage(
+            expected=len(states),
+            judged=states.count(PlaneState.COMPLETE),
+            partial=states.count(PlaneState.PARTIAL),
+            unread=states.count(PlaneState.NOT_READ),
+        ),
+        ObjectCoverage(counts.read, counts.judged, counts.skipped, counts.invalid),
+        FileCoverage(counts.files_read, counts.files_failed),
+    )
 
 
-def _cluster_coverage(ending: Ending) -> dict[str, int]:
-    states = [c.data_plane.value for c in ending.clusters]
-    return {
-        "expected": len(states),
-        "judged": states.count("complete"),
-        "partial": states.count("partial"),
-        "unread": states.count("not_read"),
-    }
-
-
-def _gap(cluster: Cluster | None, gap: Gap) -> dict[str, Any]:
-    return {
-        "provider": cluster.provider if cluster else "files",
-        "account": cluster.account if cluster else None,
-        "region": cluster.region if cluster else None,
-        "cluster": cluster.name if cluster else None,
-        "namespace": gap.namespace,
-        "what": gap.what,
-        "reason": gap.reason,
-        "detail": gap.detail,
-        "permission": gap.permission,
-        "time": gap.time,
-    }
+def _gap_row(cluster: Cluster | None, gap: Gap) -> GapRow:
+    return GapRow(
+        provider=cluster.provider if cluster else "files",
+        account=cluster.account if cluster else None,
+        region=cluster.region if cluster else None,
+        cluster=cluster.name if cluster else None,
+        namespace=gap.namespace,
+        what=gap.what,
+        reason=gap.reason,
+        detail=gap.detail,
+        permission=gap.permission,
+        time=gap.time,
+    )
