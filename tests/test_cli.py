@@ -150,6 +150,33 @@ def test_bad_configuration_is_one_sentence(case):
     assert stderr.count("\n") == 1
 
 
+def test_namespace_that_is_asked_for_and_left_out_is_refused():
+    result = kubeposture("scan", "kubeconfig", "-n", "a", "--exclude-namespace", "?")
+    assert (result.code, result.stdout) == (2, "")
+    assert "'a' is both asked for and left out" in result.stderr
+
+
+@pytest.mark.parametrize("where", ["kubeposture.yaml", "--config", "--kubeconfig", "--param"])
+def test_nesting_cannot_crash_the_parser(folder, where):
+    deep = "[" * 50_000
+    (folder / ("kubeposture.yaml" if where == "kubeposture.yaml" else "deep.yaml")).write_text(deep)
+    given = {
+        "kubeposture.yaml": ["scan", "manifests", HEALTHY],
+        "--config": ["scan", "manifests", HEALTHY, "--config", "deep.yaml"],
+        "--kubeconfig": ["scan", "kubeconfig", "--kubeconfig", "deep.yaml"],
+        "--param": ["scan", "manifests", HEALTHY, "--param", "k8s-run-as-root.label_selector=" + deep],
+    }[where]
+    result = process(*given)
+    assert result.code == 2
+    assert "levels of nesting" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["scan manifests", "scan kubeconfig", "collect kubeconfig", "evaluate"])
+def test_help_on_a_terminal_without_unicode(command):
+    result = process(*command.split(), "--help", PYTHONIOENCODING="ascii")
+    assert (result.code, result.stderr) == (0, "")
+
+
 # -- configuration
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -56,6 +57,9 @@ def _root(
 def run() -> None:
     """Run the command; every error is one sentence on standard error and an exit code of its own."""
     sys.excepthook = _internal_error
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode shows what it can
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job reports what it has, as with Ctrl-C
     try:
         typer.main.get_command(app)()  # app() would put an exception hook of its own in place

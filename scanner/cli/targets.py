@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,9 @@ def kubeconfig_tasks(target: ClusterTarget) -> list[Task]:
     from providers.kubernetes.errors import ConfigError as Unusable
     from providers.kubernetes.kubeconfig import contexts
 
+    for name in target.scope.namespace:
+        if any(fnmatchcase(name, pattern) for pattern in target.scope.exclude_namespace):
+            raise ConfigError(f"namespace {name!r} is both asked for and left out")
     kubeconfig = str(target.scope.kubeconfig) if target.scope.kubeconfig else None
     try:
         chosen = contexts(kubeconfig, target.scope.context)
