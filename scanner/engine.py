@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from scanner import image_ref
-from scanner.check import Check
+from scanner.check import Check, LabelSelector
 from scanner.config import Plan, Settings
 from scanner.exemptions import Exemptions
 from scanner.findings import Context, Findings
@@ -101,6 +101,8 @@ class _Run:
         self.unconfigured: dict[str, _Unconfigured] = defaultdict(_Unconfigured)
         self.plans = [plan for plan in settings.plans if self._collected(plan)]
         self._namespaces: dict[tuple[str, str], bool] = {}
+        self._here: dict[str, frozenset[str]] = {}
+        self.selective = frozenset(p.check.id for p in settings.plans if p.values["label_selector"] != LabelSelector())
 
     def findings(self) -> Iterator[Finding]:
         inventory = self.inventory
@@ -128,7 +130,7 @@ class _Run:
         for shape in root.shapes:
             view = shape.workload
             labels = dict(view.labels)
-            here = {id for id, p in plans.items() if self._in_scope(p, resource.namespace, labels)}
+            here = self._in_scope_here(plans, resource.namespace, labels)
             for plan in workloads:
                 verdict = self._workload_verdict(plan, view) if plan.check.id in here else _EXCLUDED
                 outcomes[plan.check.id, ""].verdicts.append((verdict, shape))
@@ -188,7 +190,7 @@ class _Run:
 
     def _beside_broken(self, resource: Resource, key: str) -> bool:
         """Whether this very subject, or the pod that it is a part or the whole of, was in part not understood."""
-        broken = self.broken.get(identity(resource), ())
+        broken = self.broken.get(identity(resource), ()) if self.broken else ()
         return None in broken or key in broken or (not key and bool(broken))
 
     def _report(self, plan: Plan, resource: Resource, key: str, outcome: _Outcome) -> Iterator[Finding]:
@@ -287,6 +289,14 @@ class _Run:
         if key not in self._namespaces:
             self._namespaces[key] = in_namespace(plan, namespace)
         return self._namespaces[key]
+
+    def _in_scope_here(self, plans: Mapping[str, Plan], namespace: str, labels: Mapping[str, str]) -> Set[str]:
+        """Ids of the checks of pods that judge this one. Mostly the namespace decides alone, so that is kept."""
+        if self.selective:
+            return {id for id, plan in plans.items() if self._in_scope(plan, namespace, labels)}
+        if namespace not in self._here:
+            self._here[namespace] = frozenset(id for id, plan in plans.items() if self._in_namespace(plan, namespace))
+        return self._here[namespace]
 
     def _in_scope(self, plan: Plan, namespace: str, labels: Mapping[str, str]) -> bool:
         return self._in_namespace(plan, namespace) and selects(plan.values["label_selector"], labels)

@@ -5,6 +5,7 @@ A document that cannot be read costs itself: it becomes one `error` on its file,
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 import sys
@@ -86,9 +87,11 @@ def _base(start: Path) -> Path:
 def _expand(paths: Sequence[str], reader: Reader) -> Iterator[str]:
     """Files in a stable order, each once, however many links lead to it; links to directories are followed."""
     seen: set[str] = set()
+    real_folder = functools.cache(os.path.realpath)
 
     def is_new(path: str) -> bool:
-        real = os.path.realpath(path)
+        folder, name = os.path.split(path)
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(real_folder(folder), name)
         new = real not in seen
         seen.add(real)
         return new
@@ -152,8 +155,8 @@ class Reader:
         """The path that ids are built on: relative to the base where it lies below it, in POSIX form."""
         if path == STDIN:
             return STDIN
-        absolute = Path(os.path.abspath(path))
-        return _name((absolute.relative_to(self.base) if absolute.is_relative_to(self.base) else absolute).as_posix())
+        absolute, below = os.path.abspath(path), os.path.join(self.base, "")
+        return _name(absolute.removeprefix(below) if absolute != str(self.base) else ".").replace(os.sep, "/")
 
     def locate(self, source: Source, path: str) -> int:
         """The line of a path inside an object, or of its nearest ancestor that is there."""
