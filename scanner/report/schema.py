@@ -6,6 +6,7 @@ this module equal to what is generated here.
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ def report_schema() -> dict[str, Any]:
     """Closed: a field that is not listed makes a report invalid."""
     schema = msgspec.json.schema(Report)
     for definition in schema["$defs"].values():
+        if "description" in definition:  # a docstring, which Python 3.13 has cleaned already
+            definition["description"] = inspect.cleandoc(definition["description"])
         if definition.get("type") == "object" and "properties" in definition:
             definition["required"] = list(definition["properties"])
             definition["additionalProperties"] = False
