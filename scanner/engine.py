@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
@@ -263,8 +264,10 @@ class _Run:
         missing = self.unconfigured.get(plan.check.id)
         if missing and not self.settings.profile.unconfigured_per_object:
             seen = ", ".join(f"{printable(value, 80)} ({n})" for value, n in missing.seen.most_common(5))
-            option = f"--param {plan.check.id}.{plan.check.required[-1]}="
-            message = f"{_unset(plan.check)}: {missing.subjects} not judged; seen {seen}; set it with {option}…"
+            # Quoted, as it is there to be pasted and the names come from manifests.
+            values = shlex.quote(",".join(printable(value, 80) for value, _ in missing.seen.most_common(5)))
+            option = f"--param {plan.check.id}.{plan.check.required[-1]}={values}"
+            message = f"{_unset(plan.check)}: {missing.subjects} not judged; seen {seen}; to allow these: {option}"
             verdict = Verdict(Status.FAIL, UNCONFIGURED, message)
             finding = self.make(
                 plan.check, verdict, plan.severity, row, "", parameters=plan.parameters, occurrences=missing.subjects

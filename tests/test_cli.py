@@ -318,7 +318,7 @@ def test_what_must_be_configured_is_named(id):
     wanted = json.loads(kubeposture("checks", "show", id, "-o", "json").stdout)["required"]
     (finding,) = scan(HEALTHY, "-c", id)[1]["findings"]
     assert finding["message"].startswith(f"parameter {' or '.join(wanted)} is not set: ")
-    assert f"set it with --param {id}.{wanted[-1]}=" in finding["message"]
+    assert f"to allow these: --param {id}.{wanted[-1]}=" in finding["message"]
 
 
 @pytest.mark.parametrize("value", ["Secret,Service", "[Secret, Service]", "Service, Secret,"])

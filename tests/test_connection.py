@@ -762,7 +762,7 @@ def test_a_plugin_that_is_not_installed_is_named(server: ApiServer, open_: Open,
     [
         (
             "print('noise', file=sys.stderr); sys.exit('not logged in \\x1b[2J eyJhbGciOiJIUzI1NiJ9.e30.abc')",
-            "(exit code 1): not logged in [2J …",
+            "(exit code 1): noise not logged in [2J …",
         ),
         ("print('<html>')", "did not print an ExecCredential"),
         ("print('{}')", "did not print an ExecCredential"),

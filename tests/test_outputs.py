@@ -415,3 +415,40 @@ def test_parsing_opens_nothing(folder):
         outputs.parse(["json=a", "ndjson=b", "json=a"])
     assert [spec.path for spec in outputs.parse(["json=a", "ndjson=-", "table=b"])] == [Path("a"), None, Path("b")]
     assert names(folder) == []
+
+
+# -- what the table says of gates and exemptions
+
+
+@pytest.mark.parametrize(
+    ("gate", "code", "sentence"),
+    [
+        ("high", 1, "gate failed: 2 of severity high or worse"),
+        ("critical", 0, "gate passed: nothing of severity critical"),
+    ],
+)
+def test_gate_is_named(gate, code, sentence):
+    result = kubeposture("scan", "manifests", UNHEALTHY, "--fail-on", gate)
+    assert result.code == code
+    assert sentence in result.stdout.splitlines()[-1]
+
+
+def test_exemptions_are_shown_with_reason_owner_and_end(folder):
+    entry = {"checks": ["k8s-run-as-root"], "reason": "vendor image", "owner": "platform", "expires": "2999-12-31"}
+    (folder / "kubeposture.yaml").write_text(json.dumps({"exemptions": [entry]}))
+    shown = kubeposture("scan", "manifests", UNHEALTHY).stdout
+    assert "Exempted" in shown
+    assert "k8s-run-as-root until 2999-12-31, platform: vendor image" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("share", ["0.95", "1", "-1", "101", "most"])
+def test_coverage_that_may_mean_a_share_is_refused(share):
+    result = kubeposture("scan", "manifests", UNHEALTHY, "--min-coverage", share)
+    assert result.code == 2
+    assert "is not a percentage such as 95%" in result.stderr
+
+
+def test_coverage_is_told_where_it_counts():
+    result = kubeposture("scan", "manifests", UNHEALTHY, "missing.yaml", "--min-coverage", "60%")
+    assert result.code == 0
+    assert "coverage: 67% of lists and documents were read, 60% asked for" in result.stdout

@@ -7,7 +7,7 @@ from typing import Annotated
 from scanner import image_ref
 from scanner.check import AZURE_SYSTEM_WITH_DEFENDER, Pattern, check
 from scanner.kube import Container
-from scanner.model import Severity, Verdict, require
+from scanner.model import NOT_SET, Severity, Verdict, require
 
 
 @check(
@@ -48,4 +48,5 @@ def trusted_registries(
     trusted = bool(c.image) and (
         by_pattern or any(image_ref.in_registry(c.image, entry) for entry in allowed_registries)
     )
-    return require(trusted, "comes from a registry that is not trusted", c.where("image"), c.image or None)
+    message = f"image {c.image or NOT_SET} comes from a registry that is not trusted"
+    return require(trusted, message, c.where("image"), c.image or None)

@@ -242,10 +242,8 @@ def _plugin_output(command: list[str], environment: dict[str, str], deadline: fl
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument or variable
         raise ConfigError(f"{named} cannot be run: {getattr(error, 'strerror', error)}") from None
     if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise ConfigError(
-            f"{named} failed (exit code {done.returncode}): {plain(said[-1] if said else 'it said nothing')}"
-        )
+        said = done.stderr.decode("utf-8", "replace").strip()[-250:]
+        raise ConfigError(f"{named} failed (exit code {done.returncode}): {plain(said) or 'it said nothing'}; {LOGIN}")
     return done.stdout
 
 

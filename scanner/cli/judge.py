@@ -169,6 +169,7 @@ class Scan:
             accounts=AccountCoverage(expected=0, read=0, refused=0),
             summary=self.tally.summary(),
             exit_code=code,
+            gate=self._gate(),
         )
         try:
             self.outputs.finish(ending)
@@ -184,15 +185,25 @@ class Scan:
         reached = self.counts.read or any(c.data_plane is not PlaneState.NOT_READ for c in self.clusters)
         if not reached or not (decided or self.tally.exempted):
             reasons.append("nothing_read")
-        if self._gate_failed():
+        if self._over_gate():
             reasons.append("gate_failed")
         if self._incomplete() and not self._tolerated():
             reasons.append("incomplete")
         return reasons
 
-    def _gate_failed(self) -> bool:
+    def _over_gate(self) -> int:
+        """Fails of the gate's severity or worse; what only lacks a parameter is not among them."""
         gate = self.reporting.fail_on
-        return gate is not None and any(s.rank <= gate.rank for s in self.tally.failing())
+        return sum(n for s, n in self.tally.failing().items() if s.rank <= gate.rank) if gate else 0
+
+    def _gate(self) -> str:
+        gate = self.reporting.fail_on
+        if gate is None:
+            return ""
+        over = self._over_gate()
+        if not over:
+            return f"gate passed: nothing of severity {gate} or worse fails"
+        return f"gate failed: {over:,} of severity {gate} or worse (--fail-on {gate}, exit code 1)"
 
     def _incomplete(self) -> bool:
         return bool(self.gaps or self.counts.invalid or self.counts.files_failed or self.tally.total(Status.ERROR)
@@ -206,7 +217,11 @@ class Scan:
         # Each gap and each object that was not understood counts as one list or document that was not read.
         read, unread = self.counts.lists_read, self.counts.lists_asked - self.counts.lists_read
         missing = max(unread, len(self.gaps) + self.counts.invalid, 1)
-        return read * 100 >= self.min_coverage * (read + missing)
+        covered = 100 * read / (read + missing)
+        self.warnings.append(
+            f"coverage: {covered:.0f}% of lists and documents were read, {self.min_coverage:g}% asked for"
+        )
+        return covered >= self.min_coverage
 
 
 @contextlib.contextmanager
@@ -228,7 +243,8 @@ def _percentage(text: str | None) -> float | None:
         value = float(text.strip().removesuffix("%"))
     except ValueError:
         value = -1
-    if not 0 <= value <= 100:
+    share = 0 < value <= 1 and "%" not in text  # 0.95 would be taken for less than one percent
+    if share or not 0 <= value <= 100:
         raise ConfigError(f"--min-coverage {text!r} is not a percentage such as 95%")
     return value
 

@@ -45,6 +45,7 @@ class Ending:
     accounts: AccountCoverage
     summary: Summary
     exit_code: int
+    gate: str  # a sentence about --fail-on, "" without
 
 
 class Output(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from rich.text import Text
 from scanner.destination import Destination
 from scanner.inventory import Counts
 from scanner.kube import printable
-from scanner.model import Cluster, Finding, Gap, PlaneState, Severity, Status
+from scanner.model import Cluster, ExemptionNote, Finding, Gap, PlaneState, Severity, Status
 from scanner.report import Ending
 from scanner.summary import Score, Summary
 
@@ -55,14 +56,12 @@ class _Group:
     severity: Severity
     fix: str
     count: int = 0
-    exempted: int = 0
+    to_configure: bool = False  # there is nothing to fix before a parameter is set
     examples: list[_Example] = field(default_factory=list)
 
     def add(self, finding: Finding) -> None:
-        if finding.exemption:
-            self.exempted += 1
-            return
         self.count += 1
+        self.to_configure = finding.resource.kind in ("Cluster", "Files")
         if len(self.examples) < EXAMPLES:
             self.examples.append(
                 _Example(_cluster(finding), _place(finding), printable(finding.message, 400), _source(finding))
@@ -74,6 +73,7 @@ class TableOutput:
         self._destination = destination
         self._groups: dict[tuple[Status, str], _Group] = {}
         self._unread: Counter[tuple[str, str]] = Counter()  # refused list -> checks that it leaves undecided
+        self._exempted: list[tuple[str, str, ExemptionNote]] = []
         self._several = False  # clusters: only then is each object shown with its cluster
         terminal = destination.is_terminal
         colored = terminal and color and "NO_COLOR" not in os.environ
@@ -88,7 +88,10 @@ class TableOutput:
         )
 
     def add(self, finding: Finding) -> None:
-        if finding.status is Status.UNKNOWN and finding.resource.name == "*" and not finding.exemption:
+        if finding.exemption:
+            self._exempted.append((_cluster(finding), f"{_place(finding)}  {finding.check}", finding.exemption))
+            return
+        if finding.status is Status.UNKNOWN and finding.resource.name == "*":
             self._unread[_cluster(finding), _place(finding)] += 1
             return
         key = (finding.status, finding.check)
@@ -102,7 +105,8 @@ class TableOutput:
         self._coverage(ending)
         for status in _HEADINGS:
             self._section(status)
-        self._undecided()
+        self._undecided({c.name for c in ending.clusters if c.data_plane is PlaneState.NOT_READ})
+        self._exemptions()
         self._totals(ending.summary)
         self._notes(ending)
         # The layout fills lines up with blanks, which would be in the way when they are copied.
@@ -116,7 +120,7 @@ class TableOutput:
         for cluster in ending.clusters:
             gaps = [gap for owner, gap in ending.gaps if owner is cluster]
             out.print(_cluster_line(cluster, ending.cluster_counts.get(id(cluster))))
-            for line in _gap_lines(gaps):
+            for line in _gap_lines(gaps, whole=cluster.data_plane is PlaneState.NOT_READ):
                 out.print(_indented(Text(line, style="magenta"), 2))
         counts = ending.counts
         if counts.files_read or counts.files_failed:
@@ -147,11 +151,10 @@ class TableOutput:
         head.add_column(width=8, no_wrap=True)
         head.add_column(ratio=1)
         head.add_column(justify="right", no_wrap=True)
-        exempted = f" (+{group.exempted} exempted)" if group.exempted else ""
         head.add_row(
             Text(group.severity.value.upper(), style=COLOURS[group.severity]),
             Text.assemble((printable(group.title), "bold"), "\n", (id, "dim")),
-            Text(f"{group.count}{exempted}"),
+            Text(f"{group.count}"),
         )
         out.print()
         out.print(head)
@@ -161,21 +164,35 @@ class TableOutput:
             out.print(_indented(line))
         if group.count > len(group.examples):
             out.print(_indented(Text(f"… {group.count - len(group.examples)} more", style="dim")))
-        if status is Status.FAIL:
+        if status is Status.FAIL and not group.to_configure:
             out.print(_indented(Text.assemble(("fix  ", "green"), group.fix)))
 
-    def _undecided(self) -> None:
-        """A refused list leaves many checks undecided for one reason: one line each."""
-        if not self._unread:
+    def _undecided(self, unread_clusters: Set[str]) -> None:
+        """A refused list leaves many checks undecided for one reason: one line each. An unread cluster has said so."""
+        unread = [(key, checks) for key, checks in self._unread.items() if key[0] not in unread_clusters]
+        if not unread:
             return
         out = self._console
         out.print()
         out.print(Text("Undecided: not read, so not clean", style="bold"))
-        for (cluster, place), checks in list(self._unread.items())[:UNREAD]:
+        for (cluster, place), checks in unread[:UNREAD]:
             line = Text.assemble(self._prefix(cluster), (place, "magenta"), f"  {_n(checks, 'check')} undecided")
             out.print(_indented(line, 2))
-        if len(self._unread) > UNREAD:
-            out.print(_indented(Text(f"… {len(self._unread) - UNREAD} more", style="dim"), 2))
+        if len(unread) > UNREAD:
+            out.print(_indented(Text(f"… {len(unread) - UNREAD} more", style="dim"), 2))
+
+    def _exemptions(self) -> None:
+        if not self._exempted:
+            return
+        out = self._console
+        out.print()
+        out.print(Text("Exempted", style="bold"))
+        for cluster, place, note in self._exempted[:UNREAD]:
+            until = f"until {note.expires}" if note.expires else "for good"
+            why = f"  {until}{', ' + note.owner if note.owner else ''}: {note.reason}"
+            out.print(_indented(Text.assemble(self._prefix(cluster), place, (printable(why, 200), "dim")), 2))
+        if len(self._exempted) > UNREAD:
+            out.print(_indented(Text(f"… {len(self._exempted) - UNREAD} more", style="dim"), 2))
 
     def _prefix(self, cluster: str) -> str:
         return f"{cluster}: " if cluster and self._several else ""
@@ -199,6 +216,8 @@ class TableOutput:
             self._console.print(Text(f"note: {printable(warning, 300)}", style="yellow"))
         for sentence in _next_steps(self._groups, ending):
             self._console.print(Text(sentence, style="cyan"))
+        if ending.gate:
+            self._console.print(Text(ending.gate, style="bold red" if ending.exit_code == 1 else "green"))
 
 
 def _indented(content: Text, by: int = INDENT) -> Padding:
@@ -225,7 +244,7 @@ def _cluster(finding: Finding) -> str:
 
 
 def _source(finding: Finding) -> str:
-    source = finding.resource.source
+    source = None if finding.resource.kind == "File" else finding.resource.source
     return printable(f"{source.path}:{source.line}", 160) if source else ""
 
 
@@ -243,8 +262,11 @@ def _cluster_line(cluster: Cluster, counts: Counts | None) -> Text:
     )
 
 
-def _gap_lines(gaps: list[Gap]) -> list[str]:
-    """Gaps with one cause are one line."""
+def _gap_lines(gaps: list[Gap], *, whole: bool) -> list[str]:
+    """Gaps with one cause are one line; where nothing at all was read for one cause, only that is told."""
+    causes = {gap.detail for gap in gaps}
+    if whole and len(causes) == 1:
+        return [printable(detail, 400) for detail in causes]
     merged: dict[tuple[str, str, str], list[Gap]] = {}
     for gap in gaps:
         merged.setdefault(
@@ -253,11 +275,11 @@ def _gap_lines(gaps: list[Gap]) -> list[str]:
     lines = []
     for (reason, namespace, _), same in list(merged.items())[:8]:
         where = "" if namespace == "*" else f" in {namespace}"
-        why = same[0].detail
+        why = same[0].detail or reason
         if same[0].permission:
             rights = _some([g.permission.partition(" in namespace ")[0] for g in same])
-            why = f"needed: {rights}" + ("" if namespace == "*" else f" in namespace {namespace}")
-        lines.append(printable(f"not read: {_some([g.what for g in same])}{where}: {reason}; {why}", 400))
+            why = f"forbidden; needed: {rights}" + ("" if namespace == "*" else f" in namespace {namespace}")
+        lines.append(printable(f"not read: {_some([g.what for g in same])}{where}: {why}", 400))
     if len(merged) > 8:
         lines.append(f"… and {len(merged) - 8} more gaps: see the JSON report")
     return lines
@@ -283,7 +305,7 @@ def _next_steps(groups: dict[tuple[Status, str], _Group], ending: Ending) -> lis
         steps.append(f"next: kubeposture checks show {min(failing)[2]}")
         steps.append("      add -o json=report.json for every finding with its evidence")
     if not ending.scan.complete:
-        code = "; exit code 3 says so too" if ending.exit_code == 3 else ""
+        code = " (exit code 3)" if ending.exit_code == 3 else ""
         steps.append(f"this scan is incomplete: see above what was not read{code}")
     return steps
 
