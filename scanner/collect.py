@@ -64,12 +64,17 @@ class Task:
 Show = Callable[[Task, str, int], None]  # the same, of which task
 
 
-def run(tasks: Iterable[Task], concurrency: int, progress: Show) -> Generator[Reading, None, None]:
-    """Readings in the order in which they are complete. Closing the iterator starts nothing more and does not wait."""
-    ready: Queue[Reading | None] = Queue(maxsize=1)
+def run(
+    tasks: Iterable[Task], concurrency: int, progress: Show, done: Callable[[Task], None] = lambda task: None
+) -> Generator[Reading, None, None]:
+    """Readings in the order in which they are complete; `done` is told of each task that has given all of its own.
+
+    Closing the iterator starts nothing more and does not wait.
+    """
+    ready: Queue[Reading | Task] = Queue(maxsize=1)
     closed = threading.Event()
 
-    def hand_over(reading: Reading | None) -> None:
+    def hand_over(reading: Reading | Task) -> None:
         while not closed.is_set():
             with contextlib.suppress(Full):
                 ready.put(reading, timeout=0.2)
@@ -81,8 +86,9 @@ def run(tasks: Iterable[Task], concurrency: int, progress: Show) -> Generator[Re
     try:
         while left:
             reading = ready.get()
-            if reading is None:
+            if isinstance(reading, Task):
                 left -= 1
+                done(reading)
             else:
                 yield reading
     finally:
@@ -90,8 +96,8 @@ def run(tasks: Iterable[Task], concurrency: int, progress: Show) -> Generator[Re
         pool.shutdown(wait=not left, cancel_futures=True)
 
 
-def _attempt(task: Task, progress: Show, hand_over: Callable[[Reading | None], None]) -> None:
-    """Hand over what the task reads, then None."""
+def _attempt(task: Task, progress: Show, hand_over: Callable[[Reading | Task], None]) -> None:
+    """Hand over what the task reads, then the task itself."""
     try:
         for reading in task.read(lambda what, n: progress(task, what, n)):
             hand_over(reading)
@@ -101,7 +107,7 @@ def _attempt(task: Task, progress: Show, hand_over: Callable[[Reading | None], N
         detail = f"internal error while reading: {name}; run with -v and report it"
         hand_over(unread(task.name, task.provider, task.kinds, GapReason.BAD_DATA, detail))
     finally:
-        hand_over(None)
+        hand_over(task)
 
 
 def unread(name: str, provider: str, kinds: Iterable[str], reason: GapReason, detail: str, id: str = "") -> Reading:

@@ -66,8 +66,8 @@ class _Outcome:
         if len(self.verdicts) == 1:
             return self.verdicts[0][0]
         first = min((v for v, _ in self.verdicts), key=_badness)
-        evidence = dict.fromkeys(e for v, _ in self.verdicts if v.status is first.status for e in v.evidence)
-        return msgspec.structs.replace(first, evidence=tuple(evidence))
+        evidence = {e for v, _ in self.verdicts if v.status is first.status for e in v.evidence}
+        return msgspec.structs.replace(first, evidence=tuple(sorted(evidence, key=lambda e: (e.path, e.value))))
 
     def shapes(self, status: Status) -> list[Shape]:
         found = {id(s): s for v, s in self.verdicts if s is not None and v.status is status}

@@ -35,20 +35,23 @@ class IngressFacts:
     gke: bool = False  # an Ingress without a class belongs to the GKE controller
     classes: dict[str, str] = field(default_factory=dict)  # class name -> spec.controller
     default_class: str | None = None
-    redirecting_frontends: set[tuple[str, str]] = field(default_factory=set)
+    frontends: dict[tuple[str, str], bool] = field(default_factory=dict)  # whether a FrontendConfig redirects
 
     def add_class(self, given: wire.IngressClass) -> None:
         meta = given.metadata or wire.Meta()
         name = meta.name or ""
-        self.classes[name] = (given.spec.controller if given.spec else None) or ""
+        controller = (given.spec.controller if given.spec else None) or ""
+        # Defined twice with different controllers it is no known one.
+        self.classes[name] = controller if self.classes.get(name, controller) == controller else "ambiguous"
         if texts(meta.annotations).get(DEFAULT_CLASS) == "true":
             # Of several defaults the newest counts, which is not known from here: then none is taken for granted.
             self.default_class = name if self.default_class in (None, name) else ""
 
     def add_frontend(self, given: wire.FrontendConfig, namespace: str) -> None:
         redirect = given.spec.redirect_to_https if given.spec else None
-        if redirect and redirect.enabled and given.metadata and given.metadata.name:
-            self.redirecting_frontends.add((namespace, given.metadata.name))
+        if given.metadata and given.metadata.name:
+            key = namespace, given.metadata.name
+            self.frontends[key] = self.frontends.get(key, True) and redirect is not None and redirect.enabled is True
 
 
 def ingresses(
@@ -58,12 +61,20 @@ def ingresses(
     redirecting: set[str] = set()
     masters: set[tuple[str, str]] = set()
     for given, resource in wires:
-        notes = notes_of(given.metadata)
-        if notes.get(Annotation.ALB_GROUP) and notes.get(Annotation.ALB_SSL_REDIRECT):
+        notes, spec = notes_of(given.metadata), given.spec or wire.IngressSpec()
+        family = _controller(spec.ingress_class_name or notes.get(Annotation.CLASS), facts)
+        if family == "alb" and notes.get(Annotation.ALB_GROUP) and notes.get(Annotation.ALB_SSL_REDIRECT, "").isdigit():
             redirecting.add(notes[Annotation.ALB_GROUP])
-        if notes.get(Annotation.NGINX_MERGEABLE) == "master" and given.spec and given.spec.tls:
-            masters.update((resource.namespace, rule.host) for rule in given.spec.rules or () if rule.host)
+        if family == "nginx" and notes.get(Annotation.NGINX_MERGEABLE) == "master":
+            masters |= {(resource.namespace, host) for host in _tls_hosts(spec)}
     return [_ingress(given, resource, facts, lookups, redirecting, masters) for given, resource in wires]
+
+
+def _tls_hosts(spec: wire.IngressSpec) -> set[str]:
+    """Hosts of the rules that an Ingress has a certificate for."""
+    hosts = {rule.host for rule in spec.rules or () if rule.host}
+    entries = [set(entry.hosts or ()) for entry in spec.tls or ()]
+    return hosts if any(not entry for entry in entries) else hosts & set().union(*entries)
 
 
 def notes_of(meta: wire.Meta | None) -> dict[Annotation, str]:
@@ -97,7 +108,7 @@ def _ingress(
         tls=tuple(entry.hosts or () for entry in spec.tls or ()),
         hosts=hosts,
         group_redirect=notes.get(Annotation.ALB_GROUP, "") in redirecting,
-        frontend_redirect=(resource.namespace, frontend or "") in facts.redirecting_frontends,
+        frontend_redirect=facts.frontends.get((resource.namespace, frontend or ""), False),
         master_tls=notes.get(Annotation.NGINX_MERGEABLE) == "minion"
         and bool(hosts)
         and all((resource.namespace, host) in masters for host in hosts),
@@ -107,9 +118,11 @@ def _ingress(
 
 
 def _controller(class_name: str | None, facts: IngressFacts) -> str:
+    if class_name is None and facts.gke:
+        return "gce"  # a default class counts at admission, and has then been written into the Ingress
     name = class_name or facts.default_class
     if name is None:
-        return "gce" if facts.gke else "other"
+        return "other"
     by_class = facts.classes.get(name, "")
     family = _CONTROLLERS.get(by_class) or ("gce" if by_class.startswith("ingress.gcp.kubernetes.io") else None)
     if family:

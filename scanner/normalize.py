@@ -6,6 +6,7 @@ server would apply.
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 from msgspec import Raw, UnsetType
 
-from scanner import kube, wire
+from scanner import kube, quantity, wire
 from scanner.kube import APP_ARMOR, TOKEN_PATH, printable
 from scanner.model import Gap
 
@@ -98,18 +99,26 @@ class Lookups:
                 self.service_accounts[key] = account.automount_service_account_token
 
     def add_limit_range(self, limits: wire.LimitRange, namespace: str) -> None:
-        """The first default of each resource counts, as several LimitRanges are applied one after the other."""
+        """The largest default of each resource counts: the order of several LimitRanges is not defined."""
         cpu, memory = self.default_limits.get(namespace, (None, None))
         for item in (limits.spec.limits if limits.spec else None) or ():
             if item.type == "Container" and item.default:
-                cpu = item.default.get("cpu") if cpu is None else cpu
-                memory = item.default.get("memory") if memory is None else memory
+                cpu = max(cpu, item.default.get("cpu"), key=_size)
+                memory = max(memory, item.default.get("memory"), key=_size)
         self.default_limits[namespace] = (cpu, memory)
 
     def add_binding(self, binding: wire.Binding, namespace: str) -> None:
         for subject in binding.subjects or ():
             if subject.kind == "ServiceAccount" and subject.name:
                 self.bound_accounts.add((subject.namespace or namespace, subject.name))
+
+
+def _size(limit: kube.Quantity) -> float:
+    """No limit is the smallest, one that cannot be read the largest: it is the one to report."""
+    try:
+        return -1.0 if limit is None else float(quantity.parse(limit))
+    except (quantity.QuantityError, OverflowError):
+        return math.inf
 
 
 @dataclass(frozen=True, slots=True)

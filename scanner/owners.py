@@ -74,12 +74,6 @@ def cron_job_of(run: RootKey) -> RootKey | None:
     return RootKey(run.path, "batch", "CronJob", run.namespace, match[1]) if match else None
 
 
-def deployment_of(replica_set: RootKey) -> RootKey:
-    """The Deployment that pods of this ReplicaSet are attributed to by their hash, whether it still exists or not."""
-    name = replica_set.name.rpartition("-")[0]
-    return replica_set._replace(group="apps", kind="Deployment", name=name)
-
-
 def generated(prefix: str | None) -> str:
     return f"{prefix}*" if prefix else ""
 

@@ -37,8 +37,8 @@ class Tally:
     exempted: int = 0
     ungated: Counter[Severity] = field(default_factory=Counter)  # fails that never trip a gate
 
-    def add(self, cluster: str, check: str, severity: Severity, status: Status) -> None:
-        self.counts[cluster, check, severity, status] += 1
+    def add(self, cluster: str, check: str, severity: Severity, status: Status, n: int = 1) -> None:
+        self.counts[cluster, check, severity, status] += n
 
     def failing(self) -> Counter[Severity]:
         """Fails that a gate counts, by severity."""

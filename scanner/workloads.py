@@ -25,7 +25,6 @@ from scanner.owners import (
     OWNED,
     RootKey,
     cron_job_of,
-    deployment_of,
     generated,
     managed_by,
     owner_of,
@@ -45,6 +44,7 @@ class _Pending:
     by_spec: dict[Any, Shape] = field(default_factory=dict)
     shapes: dict[kube.Workload, Shape] = field(default_factory=dict)
     templates: list[tuple[PodSource, Source | None]] = field(default_factory=list)
+    broken: list[tuple[str, str | None]] = field(default_factory=list)  # what was not understood, in which container
 
     def add(self, view: kube.Workload, source: Source | None) -> Shape:
         return self.shapes.setdefault(view, Shape(view, source=source))
@@ -72,6 +72,7 @@ class Fold:
     default_namespace: str = "default"
     _roots: dict[RootKey, _Pending] = field(default_factory=dict)
     _owners: dict[RootKey, RootKey | None] = field(default_factory=dict)
+    _with_pods: set[tuple[str, str]] = field(default_factory=set)  # namespace and name of ReplicaSets that run pods
     _ingresses: list[tuple[wire.Ingress, Resource]] = field(default_factory=list)
     _out: Inventory = field(init=False)
 
@@ -143,7 +144,7 @@ class Fold:
         spec = bytes(pod.spec)
         key = root_of_pod(meta, namespace, source, spec)
         root = self._pending(key, source, bool(meta.namespace))
-        if phase is None:
+        if phase is None and not self.lookups.in_cluster:
             # Only an API server writes a phase: this is a manifest, still to be defaulted.
             notes = normalize.annotations_of(meta.annotations)
             root.templates.append((PodSource(spec, "spec", namespace, meta.labels, notes), source))
@@ -153,6 +154,7 @@ class Fold:
     def _add_running(
         self, key: RootKey, root: _Pending, spec: bytes, meta: wire.PodMeta, source: Source | None
     ) -> None:
+        self._with_pods |= {(key.namespace, o.name) for o in meta.owner_references or () if o.controller and o.name}
         root.live = self.lookups.in_cluster  # a pod in a file does not vouch for the template beside it
         name = meta.name or generated(meta.generate_name)
         spec_key = _spec_key(spec, meta, self.lookups)
@@ -161,17 +163,16 @@ class Fold:
             try:
                 notes = normalize.annotations_of(meta.annotations)
                 place = PodSource(spec, "spec", key.namespace, meta.labels, notes, live=True)
-                shape = self._shape(place, key, root, source)
+                shape = self._shape(place, root, source)
             except NotUnderstood as error:
-                self.not_understood(_root_resource(key, root), f"pod {printable(name)}: {error}")
+                root.broken.append((f"pod {printable(name)}: {error}", None))
                 return
             root.by_spec[spec_key] = shape
         shape.count(name)
 
-    def _shape(self, place: PodSource, key: RootKey, root: _Pending, source: Source | None) -> Shape:
+    def _shape(self, place: PodSource, root: _Pending, source: Source | None) -> Shape:
         view, broken = normalize.workload(place, self.lookups)
-        for container in broken:
-            self.not_understood(_root_resource(key, root), container.message, container.name or UNREADABLE)
+        root.broken += [(container.message, container.name or UNREADABLE) for container in broken]
         return root.add(view, source)
 
     # -- controllers --------------------------------------------------------------------------------------------------
@@ -227,11 +228,8 @@ class Fold:
         return [
             (key.namespace, key.name)
             for key, owner in self._owners.items()
-            if key.kind == kind and owner is None and not (self._is_live(key) or self._is_live(deployment_of(key)))
+            if key.kind == kind and owner is None and (key.namespace, key.name) not in self._with_pods
         ]
-
-    def _is_live(self, key: RootKey) -> bool:
-        return key in self._roots and self._roots[key].live
 
     # -- other kinds --------------------------------------------------------------------------------------------------
 
@@ -279,21 +277,24 @@ class Fold:
         for key in sorted(self._roots):
             root = self._roots.pop(key)
             if not root.live:
-                self._shape_templates(key, root)
+                self._shape_templates(root)
             for shape in root.shapes.values():
                 shape.workload = normalize.with_account(shape.workload, key.namespace, self.lookups)
+            resource = _root_resource(key, root)
+            for message, container in root.broken:
+                self.not_understood(resource, message, container)
             if root.shapes:
-                out.roots.append(Root(_root_resource(key, root), list(root.shapes.values())))
+                out.roots.append(Root(resource, list(root.shapes.values())))
         out.ingresses = ingress.ingresses(self._ingresses, self.ingress_facts, self.lookups)
         out.counts.judged = len(out.roots) + len(out.services) + len(out.ingresses) + len(out.others)
         return out
 
-    def _shape_templates(self, key: RootKey, root: _Pending) -> None:
+    def _shape_templates(self, root: _Pending) -> None:
         for place, source in root.templates:
             try:
-                self._shape(place, key, root, source)
+                self._shape(place, root, source)
             except NotUnderstood as error:
-                self.not_understood(_root_resource(key, root), str(error))
+                root.broken.append((str(error), None))
 
     def _rehome(self, key: RootKey) -> None:
         """Move what was attributed to a ReplicaSet or Job to its controller."""
@@ -309,6 +310,7 @@ class Fold:
                 known.pods += shape.pods
                 known.names = sorted({*known.names, *shape.names})[:PODS_KEPT]
         target.templates += moved.templates
+        target.broken += moved.broken
 
     # -- identity -----------------------------------------------------------------------------------------------------
 

@@ -669,3 +669,85 @@ def test_the_command_from_outside(small, scan):
     assert (there.code, there.error) == (0, "")
     assert there.timeless() == here.timeless()
     assert scan(small, "--fail-on", "medium", by=process).code == 1
+
+
+# -- small changes that would hide something
+
+
+def ingress():
+    spec = {"tls": [{"hosts": ["h.x"]}], "rules": [{"host": "h.x"}]}
+    meta = {"name": "i", "namespace": "a"}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": meta, "spec": spec}
+
+
+def bundle(server, tmp_path, name, *args):
+    path = tmp_path / name
+    kubeposture("collect", "kubeconfig", "--kubeconfig", server.kubeconfig(tmp_path / "c"), "-o", path, *args)
+    return path
+
+
+def judged(*bundles, args=()):
+    return Scan(kubeposture("evaluate", *bundles, "-c", PRIVILEGED, "-o", "json", *args))
+
+
+def test_a_list_that_says_there_is_more_but_not_where_is_a_gap(serve, scan):
+    server = serve()
+    server.inject(PODS, body(b'{"kind":"PodList","metadata":{"remainingItemCount":7},"items":[]}'))
+    found = scan(server)
+    assert [(g["what"], g["reason"]) for g in found.report["gaps"]] == [("pods", "bad_data")]
+
+
+def test_an_ingress_without_a_class_on_gke_is_gce(serve, scan):
+    server = serve(ingress())
+    server.inject("^/version", body(json.dumps({"gitVersion": "v1.30.5-gke.1"}).encode()))
+    found = scan(server, checks=("k8s-https-only",))
+    assert [f["reason"] for f in found.report["findings"]] == ["no_redirect"]
+
+
+def test_what_the_second_look_at_a_cluster_adds_counts_once_and_trips_the_gate(serve, tmp_path):
+    old = bundle(serve(running(pod(GOOD, name="x", namespace="a"))), tmp_path, "old")
+    new = bundle(serve(running(pod(BAD, name="y", namespace="a"))), tmp_path, "new")
+    found = judged(old, new, args=("--fail-on", "medium"))
+    assert (found.code, found.report["summary"]["by_status"]["fail"]) == (1, 1)
+    assert judged(new, new).report["summary"] == judged(new).report["summary"]
+
+
+def test_a_gap_that_is_no_list_counts_for_min_coverage(serve, scan):
+    server = serve(running(pod(GOOD, namespace="a")))
+    assert scan(server, "-n", "a", "-n", "typo", "--min-coverage", "100%").code == 3
+
+
+def test_what_was_not_collected_makes_a_report_incomplete(serve, tmp_path):
+    saved = bundle(serve(running(pod(BAD, namespace="a")), ingress()), tmp_path, "b", "-c", "k8s-https-only")
+    found = Scan(kubeposture("evaluate", saved, "-c", PRIVILEGED, "-c", "k8s-https-only", "-o", "json"))
+    assert (found.code, found.report["scan"]["complete"]) == (3, False)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_looks_at_a_cluster_the_worse_answer_stands(serve, tmp_path, order):
+    looks = [
+        bundle(serve(running(pod(good, name="x", namespace="a"))), tmp_path, name)
+        for name, good in (("old", GOOD), ("new", BAD))
+    ]
+    found = judged(*looks[::order], args=("--status", "all", "--fail-on", "medium"))
+    assert found.code == 1
+    assert [f["status"] for f in found.report["findings"] if f["check"] == PRIVILEGED] == ["fail"]
+
+
+def test_lone_replica_set_beside_a_running_deployment_of_a_like_name(serve, scan):
+    lone = merged(deployment(BAD, name="web-canary", namespace="a"), {"kind": "ReplicaSet"})
+    found = scan(serve(replica(1, GOOD), lone))
+    assert found.listed("fail") == ["a/ReplicaSet/web-canary"]
+
+
+def test_running_pod_without_a_phase_counts(serve, scan):
+    silent = merged(running(pod(BAD, name="x", namespace="a")), {"status": {"phase": None}})
+    assert scan(serve(silent)).listed("fail") == ["a/Pod/x"]
+
+
+def test_broken_pod_of_a_run_is_reported_under_its_cron_job(serve, scan):
+    broken = running(owned(pod({**BAD, "ports": 5}, name="cj-28000001-x", namespace="a"), "Job", "cj-28000001"))
+    found = scan(serve(broken))
+    assert [(f["status"], f["resource"]["kind"], f["resource"]["name"]) for f in found.report["findings"]] == [
+        ("error", "CronJob", "cj")
+    ]

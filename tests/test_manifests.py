@@ -376,3 +376,11 @@ def test_list_whose_items_are_none_is_an_error(folder):
     assert code == 3
     assert "items of List" in errors(report)["a.yaml"]
     assert found(report) == [("bad", "last")]
+
+
+@pytest.mark.parametrize("kind", ["Pod", "list"])
+def test_items_of_what_is_no_list_are_not_overlooked(folder, kind):
+    value = {"apiVersion": "v1", "kind": kind, "items": [msgspec.yaml.decode(BAD)]}
+    (folder / "a.json").write_text(json.dumps(value))
+    code, report = scan("a.json")
+    assert (code, bool(found(report))) == ((4, False) if kind == "Pod" else (0, True))

@@ -216,7 +216,7 @@ def _alb(i: Ingress) -> Verdict:
     if not protocols or not protocols <= {"HTTP", "HTTPS"}:
         evidence = Evidence(_at(at), text(written))
         return fail("has listen-ports that cannot be read", evidence, reason="bad_listen_ports")
-    redirects = i.group_redirect or bool(i.annotations.get(Annotation.ALB_SSL_REDIRECT))
+    redirects = i.group_redirect or i.annotations.get(Annotation.ALB_SSL_REDIRECT, "").isdigit()
     if "HTTP" not in protocols or ("HTTPS" in protocols and redirects):
         return PASS
     evidence = Evidence(_at(at), text(written), None if written else default)

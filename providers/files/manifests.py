@@ -218,10 +218,13 @@ class Reader:
         kind, version = _text(header.kind) or item_of, _text(header.api_version)
         if kind is None or (version is None and item_of is None):
             self._no_object(kind, version, raw, source, depth)
-        elif kind.endswith("List") and not isinstance(header.items, msgspec.UnsetType):
+        elif kind.lower().endswith("list") and not isinstance(header.items, msgspec.UnsetType):
             self._add_list(header.items, kind, source, depth)
         elif known := kind_of(wire.Header(version, kind)) if version else BY_NAME.get(kind):
-            self.fold.add(known, raw, source)
+            if isinstance(header.items, msgspec.UnsetType):
+                self.fold.add(known, raw, source)
+            else:
+                self.fold.add_broken(known, raw, "has items, as only a List does", source)
         elif built_in := misspelt(version or "", kind):
             self.fold.add_broken(built_in, raw, f"there is no kind {kind} in apiVersion {version}", source)
         else:

@@ -282,12 +282,16 @@ class _Reader:
     def _read_lone_replicasets(self) -> None:
         """A ReplicaSet that nobody controls is a root of its own; without pods only its template shows what it is."""
         kind = KINDS["replicasets"]
+        refused: set[str] = set()
         for namespace, name in self.fold.without_pods(kind.name):
+            if namespace in refused:
+                continue
             path = f"{kind.api}/namespaces/{quote(namespace, '')}/{kind.plural}/{quote(name, '')}"
             try:
                 self.fold.add(kind, self.connection.get(path))
             except ApiError as error:
                 if error.status != 404:  # deleted since the list
+                    refused.add(namespace)
                     self._gap(kind, namespace, error, "get")
                     if self._note_fatal(error):
                         return

@@ -18,15 +18,16 @@ from scanner.cli.progress import progress
 from scanner.collect import Estate, Reading, Task
 from scanner.config import Config, ConfigError, Selection, Settings, nearest
 from scanner.destination import PipeClosed, drop_stdout
-from scanner.engine import INVALID_OBJECT, LISTED, evaluate
+from scanner.engine import INVALID_OBJECT, LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
 from scanner.findings import Context
 from scanner.inventory import Counts
-from scanner.model import Cluster, Finding, Gap, GapReason, PlaneState, Status, utc_now
+from scanner.model import WORST_FIRST, Cluster, Finding, Gap, GapReason, PlaneState, Status, utc_now
 from scanner.report import AccountCoverage, Ending, ScanInfo, outputs
 from scanner.summary import Tally
 
 EXIT_INTERRUPTED = 130  # as shells report SIGINT
+_CLEAN = (Status.PASS, Status.NOT_APPLICABLE)
 # Several reasons may hold at once: the exit code is the first one's.
 EXIT = {"nothing_read": 4, "gate_failed": 1, "incomplete": 3}
 
@@ -74,7 +75,8 @@ class Scan:
         self.warnings: list[str] = []
         self.cluster_counts: dict[int, Counts] = {}  # by the identity of the Cluster object
         self.scopes: set[str] = set()
-        self.ids: set[str] = set()
+        self.ids: dict[str, Status] = {}  # of the findings so far
+        self.done: list[Task] = []
         self.judging: Estate | None = None
         self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
 
@@ -83,7 +85,10 @@ class Scan:
         with _collector_off(), outputs.opened(self.specs, color=not self.reporting.no_color) as self.outputs:
             try:
                 # The progress ends before a report is printed: it would wipe out lines of it.
-                with progress(quiet) as show, contextlib.closing(collect.run(tasks, concurrency, show)) as readings:
+                with (
+                    progress(quiet) as show,
+                    contextlib.closing(collect.run(tasks, concurrency, show, self.done.append)) as readings,
+                ):
                     for reading in readings:
                         self._judge(reading)
             except KeyboardInterrupt:
@@ -98,9 +103,9 @@ class Scan:
             self.gaps.append((self.judging.cluster, gap))
             if self.judging.cluster:
                 self.judging.cluster.data_plane = PlaneState.PARTIAL
-        done = {cluster.name for cluster in self.clusters}
+        read = {cluster.name for cluster in self.clusters}
         for task in tasks:
-            if task.name not in done and task.provider != "bundle":
+            if task not in self.done and task.name not in read:
                 self._judge(collect.unread(task.name, task.provider, task.kinds, GapReason.TIMEOUT, "interrupted"))
 
     def _judge(self, reading: Reading) -> None:
@@ -133,20 +138,27 @@ class Scan:
         tally = Tally() if again else self.tally
         for finding in evaluate(inventory, self.settings, context, tally, self.exemptions, self.listed | LISTED):
             self._add(finding, scope_id if again else None)
+        if again and not self._decided():
+            self.tally.counts.update({key: n for key, n in tally.counts.items() if key[3] in _CLEAN})
         self.judging = None
         gc.collect()
         gc.freeze()
 
     def _add(self, finding: Finding, again: str | None) -> None:
-        """An id is reported once, however many ways lead to its subject.
+        """An id is reported once, however many ways lead to its subject: the worst answer stands.
 
         `again` is the scope of a second look at it, which adds what the first did not show.
         """
-        if finding.id in self.ids:
+        before = self.ids.get(finding.id)
+        if before and WORST_FIRST.index(before) <= WORST_FIRST.index(finding.status):
             return
-        self.ids.add(finding.id)
+        self.ids[finding.id] = finding.status
         if again and finding.exemption is None and finding.status in LISTED:
+            if before:
+                self.tally.add(again, finding.check, finding.severity, before, -1)
             self.tally.add(again, finding.check, finding.severity, finding.status)
+            if finding.reason == UNCONFIGURED:
+                self.tally.ungated[finding.severity] += 1
         if finding.status in self.listed:
             self.outputs.add(finding)
 
@@ -156,6 +168,8 @@ class Scan:
         warnings = [*self.settings.warnings, *self.warnings, *self.exemptions.warnings()]
         if not self.counts.read and not self.gaps and not self.counts.invalid:
             warnings.append("nothing to judge: no Kubernetes object was found (files must end in .yaml, .yml or .json)")
+        if self.clusters and any("Secret" in plan.values.get("kinds", ()) for plan in self.settings.plans):
+            warnings.append("Secrets are judged in files only: a cluster is never asked for them")
         self.clusters.sort(key=lambda c: (c.name, c.id))
         self.gaps.sort(key=lambda row: (row[0].name if row[0] else "", row[1].what, row[1].namespace))
         complete = not self._incomplete()
@@ -179,9 +193,12 @@ class Scan:
 
     # -- exit ---------------------------------------------------------------------------------------------------------
 
+    def _decided(self) -> int:
+        return sum(self.tally.total(s) for s in (Status.FAIL, *_CLEAN))
+
     def _exit_reasons(self) -> list[str]:
         reasons = []
-        decided = sum(self.tally.total(s) for s in (Status.PASS, Status.FAIL, Status.NOT_APPLICABLE))
+        decided = self._decided()
         reached = self.counts.read or any(c.data_plane is not PlaneState.NOT_READ for c in self.clusters)
         if not reached or not (decided or self.tally.exempted):
             reasons.append("nothing_read")

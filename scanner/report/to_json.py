@@ -75,17 +75,17 @@ class Report(msgspec.Struct):
 class JsonOutput:
     def __init__(self, destination: Destination) -> None:
         self._destination = destination
-        self._findings: list[Finding] = []
+        self._findings: dict[str, Finding] = {}  # by id: a worse answer on a second look replaces the first
 
     def add(self, finding: Finding) -> None:
-        self._findings.append(finding)
+        self._findings[finding.id] = finding
 
     def finish(self, ending: Ending) -> None:
-        self._findings.sort(key=sort_key)
+        findings = sorted(self._findings.values(), key=sort_key)
         encode, write = msgspec.json.Encoder().encode, self._destination.write
         # One finding a line and one write, so that a large report is never in memory as a whole.
         write(encode(_without_findings(ending)).removesuffix(b"]}"))
-        for i, finding in enumerate(self._findings):
+        for i, finding in enumerate(findings):
             write((b",\n" if i else b"\n") + encode(finding))
         write(b"\n]}\n")
         self._destination.close()
