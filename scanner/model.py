@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
 
 import msgspec
 
@@ -32,8 +30,6 @@ class Severity(StrEnum):
         """0 for the worst."""
         return _SEVERITY_RANK[self]
 
-
-T = TypeVar("T")
 
 _SEVERITY_RANK = {s: i for i, s in enumerate(Severity)}
 
@@ -77,20 +73,6 @@ class MissingEvidence(Exception):
     def __init__(self, *gaps: Gap) -> None:
         super().__init__("; ".join(f"{g.what}: {g.reason}" for g in gaps))
         self.gaps = gaps
-
-
-@dataclass(frozen=True, slots=True)
-class Collected(Generic[T]):
-    """A list that knows whether it is complete."""
-
-    items: tuple[T, ...] = ()
-    gaps: tuple[Gap, ...] = ()
-
-    def all(self) -> tuple[T, ...]:
-        """Every item; raises MissingEvidence where the list is not known to be complete."""
-        if self.gaps:
-            raise MissingEvidence(*self.gaps)
-        return self.items
 
 
 class Evidence(msgspec.Struct, frozen=True):

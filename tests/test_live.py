@@ -751,3 +751,16 @@ def test_broken_pod_of_a_run_is_reported_under_its_cron_job(serve, scan):
     assert [(f["status"], f["resource"]["kind"], f["resource"]["name"]) for f in found.report["findings"]] == [
         ("error", "CronJob", "cj")
     ]
+
+
+def test_second_look_keeps_the_counts_right_where_the_first_was_exempted(serve, tmp_path):
+    denied = serve(running(pod(BAD, name="x", namespace="a")))
+    denied.deny("pods")
+    entry = {"checks": [PRIVILEGED], "resources": {"kind": "pods"}, "reason": "no rights yet"}
+    (tmp_path / "kubeposture.yaml").write_text(json.dumps({"exemptions": [entry]}))
+    first = bundle(denied, tmp_path, "first")
+    second = bundle(serve(running(pod(BAD, name="x", namespace="a"))), tmp_path, "second")
+    summary = judged(first, second).report["summary"]
+    assert summary["exempted"] == 1
+    assert summary["by_status"]["fail"] == 1
+    assert min(summary["by_status"].values()) == 0

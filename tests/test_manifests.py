@@ -222,11 +222,28 @@ def test_ids_do_not_depend_on_where_one_scans_from(folder, monkeypatch):
     assert [f["id"] for f in here["findings"]] == [f["id"] for f in there["findings"]]
 
 
-@pytest.mark.parametrize("content", [None, "", "# only a comment\n"])
+def test_directory_without_manifests_is_named_and_not_clean(folder):
+    (folder / "empty/deep").mkdir(parents=True)
+    (folder / "b.yaml").write_text(BAD)
+    code, report = scan("empty")
+    assert (code, "nothing_read" in report["scan"]["exit_reasons"]) == (4, True)
+    code, report = scan("b.yaml", "empty")
+    assert (code, found(report)) == (3, [("bad", "last")])
+    assert "holds no file" in errors(report)["empty"]
+
+
+@pytest.mark.parametrize("paths", [(".", "deploy"), ("deploy", "./deploy/"), ("deploy/", ".")])
+def test_directory_that_was_read_already_is_no_error(folder, paths):
+    (folder / "deploy/sub").mkdir(parents=True)
+    (folder / "deploy/sub/b.yaml").write_text(BAD)
+    code, report = scan(*paths)
+    assert (code, report["coverage"]["files"]) == (0, {"read": 1, "failed": 0})
+
+
+@pytest.mark.parametrize("content", ["", "# only a comment\n"])
 def test_empty_input_is_not_clean(folder, content):
     (folder / "empty").mkdir()
-    if content is not None:
-        (folder / "empty/a.yaml").write_text(content)
+    (folder / "empty/a.yaml").write_text(content)
     code, report = scan("empty")
     assert code == 4
     assert report["scan"]["exit_reasons"] == ["nothing_read"]

@@ -85,20 +85,33 @@ def _base(start: Path) -> Path:
 
 
 def _expand(paths: Sequence[str], reader: Reader) -> Iterator[str]:
-    """Files in a stable order, each once, however many links lead to it; links to directories are followed."""
+    """Files in a stable order, each once, however many links lead to it; links to directories are followed.
+
+    A directory that holds none is an error: somebody expected it to.
+    """
     seen: set[str] = set()
     real_folder = functools.cache(os.path.realpath)
 
+    def real(path: str) -> str:
+        folder, name = os.path.split(os.path.normpath(path))
+        whole = os.path.islink(path) or name in (".", "..")
+        return os.path.realpath(path) if whole else os.path.join(real_folder(folder), name)
+
     def is_new(path: str) -> bool:
-        folder, name = os.path.split(path)
-        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(real_folder(folder), name)
-        new = real not in seen
-        seen.add(real)
+        place = real(path)
+        new = place not in seen
+        seen.add(place)
         return new
 
     for path in paths:
-        inside = path != STDIN and os.path.isdir(path)
-        yield from filter(is_new, _walk(path, reader, is_new) if inside else [path])
+        if path == STDIN or not os.path.isdir(path):
+            yield from filter(is_new, [path])
+            continue
+        files = list(_walk(path, reader, is_new))
+        below = os.path.join(real(path), "")
+        if not files and not any(p.startswith(below) and p.lower().endswith(SUFFIXES) for p in seen):
+            reader.fail(path, f"holds no file that ends in {', '.join(SUFFIXES)}")
+        yield from filter(is_new, files)
 
 
 def _walk(directory: str, reader: Reader, is_new: Callable[[str], bool]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from scanner.engine import INVALID_OBJECT, LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
 from scanner.findings import Context
 from scanner.inventory import Counts
-from scanner.model import WORST_FIRST, Cluster, Finding, Gap, GapReason, PlaneState, Status, utc_now
+from scanner.model import WORST_FIRST, Cluster, Finding, Gap, GapReason, PlaneState, Severity, Status, utc_now
 from scanner.report import AccountCoverage, Ending, ScanInfo, outputs
 from scanner.summary import Tally
 
@@ -75,7 +75,7 @@ class Scan:
         self.warnings: list[str] = []
         self.cluster_counts: dict[int, Counts] = {}  # by the identity of the Cluster object
         self.scopes: set[str] = set()
-        self.ids: dict[str, Status] = {}  # of the findings so far
+        self.answers: dict[str, tuple[Status, Severity, bool]] = {}  # by finding id; the last: counted, not exempted
         self.done: list[Task] = []
         self.judging: Estate | None = None
         self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
@@ -149,18 +149,29 @@ class Scan:
 
         `again` is the scope of a second look at it, which adds what the first did not show.
         """
-        before = self.ids.get(finding.id)
-        if before and WORST_FIRST.index(before) <= WORST_FIRST.index(finding.status):
+        before = self.answers.get(finding.id)
+        if before and WORST_FIRST.index(before[0]) <= WORST_FIRST.index(finding.status):
             return
-        self.ids[finding.id] = finding.status
-        if again and finding.exemption is None and finding.status in LISTED:
-            if before:
-                self.tally.add(again, finding.check, finding.severity, before, -1)
-            self.tally.add(again, finding.check, finding.severity, finding.status)
-            if finding.reason == UNCONFIGURED:
-                self.tally.ungated[finding.severity] += 1
+        self.answers[finding.id] = (finding.status, finding.severity, finding.exemption is None)
+        if again and finding.status in LISTED:
+            self._recount(again, finding, before)
         if finding.status in self.listed:
             self.outputs.add(finding)
+
+    def _recount(self, scope: str, finding: Finding, before: tuple[Status, Severity, bool] | None) -> None:
+        """What a second look shows takes the place of what the first one showed."""
+        if before:
+            status, severity, counted = before
+            if counted:
+                self.tally.add(scope, finding.check, severity, status, -1)
+            else:
+                self.tally.exempted -= 1
+        if finding.exemption:
+            self.tally.exempted += 1
+            return
+        self.tally.add(scope, finding.check, finding.severity, finding.status)
+        if finding.reason == UNCONFIGURED:
+            self.tally.ungated[finding.severity] += 1
 
     def _finish(self) -> int:
         reasons = self._exit_reasons()
