@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_
 
 import msgspec
 
+from scanner import cloud
 from scanner.kube import WORKLOADS, Container, Ingress, Resource, Service, Workload
 from scanner.model import Ref, Severity, Verdict
 from scanner.ports import PortRanges
@@ -21,6 +22,7 @@ SCOPES: dict[type, tuple[str, ...]] = {
     Service: ("services",),
     Ingress: ("ingresses",),
     Resource: (*WORKLOADS, "services", "serviceaccounts", "configmaps"),
+    **cloud.SCOPES,
 }
 
 # Microsoft's security controls that several checks belong to.
@@ -127,6 +129,9 @@ class Parameter:
     doc: str
 
 
+_AZURE_RULES = Parameter("azure_rules", bool, False, "judge exactly as Azure Policy does, quirks included")
+
+
 def _common(excluded_namespaces: Sequence[str]) -> dict[str, Parameter]:
     common = (
         Parameter("excluded_namespaces", tuple[str, ...], tuple(excluded_namespaces), "namespaces left out"),
@@ -134,9 +139,13 @@ def _common(excluded_namespaces: Sequence[str]) -> dict[str, Parameter]:
         Parameter("label_selector", LabelSelector, {}, "judge only objects whose labels match"),
         Parameter("excluded_images", tuple[str, ...], (), "images left out: exact, or a prefix ending in *"),
         Parameter("excluded_containers", tuple[str, ...], (), "container names left out"),
-        Parameter("azure_rules", bool, False, "judge exactly as Azure Policy does, quirks included"),
+        _AZURE_RULES,
     )
     return {p.name: p for p in common}
+
+
+def _common_in_clouds() -> dict[str, Parameter]:
+    return {_AZURE_RULES.name: _AZURE_RULES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +171,16 @@ class Check:
     ephemeral: bool = True
     on: bool = True
     always: bool = False  # reported whatever is selected: nothing switches it off or gives it another weight
-    category: str = "data_plane"
+
+    @property
+    def category(self) -> str:
+        return "control_plane" if self.provider else "data_plane"
+
+    @property
+    def provider(self) -> str | None:
+        """The cloud whose resources it judges; None for what runs in clusters, wherever they are."""
+        resource = cloud.resource_of(self.scope)
+        return resource.provider if resource else None
 
     @property
     def assessment_keys(self) -> tuple[str, ...]:
@@ -170,7 +188,8 @@ class Check:
 
     @property
     def scope_name(self) -> str:
-        return {"Resource": "object"}.get(self.scope.__name__, self.scope.__name__.lower())
+        name: str = getattr(self.scope, "scope_name", "") or self.scope.__name__.lower()
+        return {"resource": "object"}.get(name, name)
 
 
 _REF = re.compile(r"([a-z0-9-]+?)(?:-(\d+(?:\.\d+)*))?:(.+)")
@@ -218,10 +237,10 @@ def check(
             raise TypeError(f"{id}: the first parameter must be one of {[s.__name__ for s in SCOPES]}")
         own = {p.name: _parameter(id, p, hints[p.name]) for p in rest}
         namespaces = (*excluded_namespaces, *PROVIDER_MANAGED) if excluded_namespaces else ()
-        common = _common(namespaces)
+        common = _common(namespaces) if scope not in cloud.SCOPES else _common_in_clouds()
         for name in ("images", "containers"):
             if name not in exclude:
-                del common[f"excluded_{name}"]
+                common.pop(f"excluded_{name}", None)
         if not linux_only and "azure_rules" not in own:
             del common["azure_rules"]
         return Check(

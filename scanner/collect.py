@@ -1,6 +1,7 @@
 """Runs provider tasks side by side and hands over what each read as soon as it is there.
 
-One task reads one cluster or one set of files. Beside those being read, two estates are held at most.
+One task reads one cluster, cloud account or set of files, and may find further tasks on the way. Beside those being
+read, two estates are held at most.
 """
 
 from __future__ import annotations
@@ -18,18 +19,26 @@ import msgspec
 
 from scanner.inventory import Inventory
 from scanner.kube import Source
-from scanner.model import Cluster, Gap, GapReason, PlaneState, utc_now
+from scanner.model import Account, Cluster, Gap, GapReason, PlaneState, utc_now
 
 THREADS = "collect"  # name of the threads that read
 log = logging.getLogger("kubeposture")
 
 
 class Estate(msgspec.Struct):
-    """What was read of one target: facts and gaps. Without a cluster it is a set of files, told apart by `name`."""
+    """What was read of one target: facts and gaps.
+
+    It is of a cluster, else of a cloud account, else of a set of files, told apart by `name`. `scope` is the base of
+    finding ids where that is not the cluster's own id; `keys` are what another look at the same cluster would have in
+    common with this one, see scanner.clusters.
+    """
 
     name: str
     inventory: Inventory
     cluster: Cluster | None = None
+    account: Account | None = None
+    scope: str = ""
+    keys: list[str] = []
     observed_at: datetime = msgspec.field(default_factory=utc_now)
 
 
@@ -52,76 +61,102 @@ Progress = Callable[[str, int], None]  # what is being read, objects so far
 class Task:
     """One target. `read` may raise only for bugs: whatever the outside world does becomes a gap.
 
-    `kinds` are the plurals that would be read; they become gaps if it does raise.
+    It yields what it read, and tasks for what it found on the way. `kinds` are the plurals that would be read; they
+    become gaps if it does raise.
     """
 
     name: str
-    read: Callable[[Progress], Iterable[Reading]]
+    read: Callable[[Progress], Iterable[Reading | Task]]
     kinds: frozenset[str]
     provider: str
+    lost: Callable[[GapReason, str], Reading] | None = None  # the target unread, where it is no bare cluster
+
+    def unread(self, reason: GapReason, detail: str) -> Reading:
+        """The target as it is reported where nothing of it was read."""
+        return self.lost(reason, detail) if self.lost else unread(self.name, self.provider, self.kinds, reason, detail)
 
 
 Show = Callable[[Task, str, int], None]  # the same, of which task
 
 
-def run(
-    tasks: Iterable[Task], concurrency: int, progress: Show, done: Callable[[Task], None] = lambda task: None
-) -> Generator[Reading, None, None]:
-    """Readings in the order in which they are complete; `done` is told of each task that has given all of its own.
+@dataclass(frozen=True, slots=True)
+class _Done:
+    task: Task
 
-    Closing the iterator starts nothing more and does not wait.
+
+def run(
+    tasks: Iterable[Task], concurrency: int, progress: Show, pending: list[Task] | None = None
+) -> Generator[Reading, None, None]:
+    """Readings in the order in which they are complete.
+
+    `pending` always holds the tasks that have not given all of their own, those found on the way included. Closing the
+    iterator starts nothing more and does not wait.
     """
-    ready: Queue[Reading | Task] = Queue(maxsize=1)
+    pending = [] if pending is None else pending
+    ready: Queue[Reading | Task | _Done] = Queue(maxsize=1)
     closed = threading.Event()
 
-    def hand_over(reading: Reading | Task) -> None:
+    def hand_over(item: Reading | Task | _Done) -> None:
         while not closed.is_set():
             with contextlib.suppress(Full):
-                ready.put(reading, timeout=0.2)
+                ready.put(item, timeout=0.2)
                 return
 
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=THREADS)
-    running = [pool.submit(_attempt, task, progress, hand_over) for task in tasks]
-    left = len(running)
+
+    def start(task: Task) -> None:
+        pending.append(task)
+        pool.submit(_attempt, task, progress, hand_over)
+
     try:
-        while left:
-            reading = ready.get()
-            if isinstance(reading, Task):
-                left -= 1
-                done(reading)
+        for task in tasks:
+            start(task)
+        while pending:
+            item = ready.get()
+            if isinstance(item, Task):
+                start(item)
+            elif isinstance(item, _Done):
+                pending.remove(item.task)
             else:
-                yield reading
+                yield item
     finally:
         closed.set()
-        pool.shutdown(wait=not left, cancel_futures=True)
+        pool.shutdown(wait=not pending, cancel_futures=True)
 
 
-def _attempt(task: Task, progress: Show, hand_over: Callable[[Reading | Task], None]) -> None:
-    """Hand over what the task reads, then the task itself."""
+def _attempt(task: Task, progress: Show, hand_over: Callable[[Reading | Task | _Done], None]) -> None:
+    """Hand over what the task reads and finds, then that it is done."""
     try:
-        for reading in task.read(lambda what, n: progress(task, what, n)):
-            hand_over(reading)
+        for item in task.read(lambda what, n: progress(task, what, n)):
+            hand_over(item)
     except Exception as error:  # one target's crash may not take the others' results with it
         name = type(error).__name__
         log.error("reading %s crashed: %s", task.name, name, exc_info=log.isEnabledFor(logging.INFO))
         detail = f"internal error while reading: {name}; run with -v and report it"
-        hand_over(unread(task.name, task.provider, task.kinds, GapReason.BAD_DATA, detail))
+        hand_over(task.unread(GapReason.BAD_DATA, detail))
     finally:
-        hand_over(task)
+        hand_over(_Done(task))
 
 
 def unread(name: str, provider: str, kinds: Iterable[str], reason: GapReason, detail: str, id: str = "") -> Reading:
     """A target of which nothing was read is in the report all the same: every kind is a gap."""
-    now = utc_now()
-    inventory = Inventory(kinds=sorted(kinds))
-    inventory.gaps = [Gap(what=kind, reason=reason, detail=detail, time=now) for kind in inventory.kinds]
-    inventory.counts.lists_asked = len(inventory.kinds)
+    inventory = unread_inventory(kinds, reason, detail)
     cluster = Cluster(
         id=id or f"context:{name}",
         id_source="config" if id else "context",
         provider=provider,
         name=name,
         data_plane=PlaneState.NOT_READ,
-        observed_at=now,
+        observed_at=utc_now(),
     )
     return Reading(Estate(name, inventory, cluster))
+
+
+def unread_inventory(kinds: Iterable[str], reason: GapReason, detail: str, permission: str = "") -> Inventory:
+    """Nothing but gaps."""
+    inventory = Inventory(kinds=sorted(kinds))
+    inventory.gaps = [
+        Gap(what=kind, reason=reason, detail=detail, permission=permission, time=utc_now()) for kind in inventory.kinds
+    ]
+    inventory.counts.lists_asked = len(inventory.kinds)
+    return inventory

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -135,12 +135,24 @@ class Settings:
     cluster_ids: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def only(self, *, provider: str | None = None, inside: bool = True) -> Settings:
+        """With the checks of what runs inside clusters, of one cloud's resources, or both. Raises ConfigError if none
+        of those is selected."""
+        plans = tuple(p for p in self.plans if (p.check.provider == provider if p.check.provider else inside))
+        if not plans:
+            raise ConfigError("no selected check is about this target: loosen --check, --ref, --planes and the like")
+        return replace(self, plans=plans)
+
     def kinds(self) -> frozenset[str]:
-        """Every plural that the selected checks need, and no other."""
-        wanted = {k for plan in self.plans for k in (*plan.subjects, *plan.needs)}
+        """Every plural that the selected checks need inside a cluster, and no other."""
+        wanted = {k for plan in self.plans if not plan.check.provider for k in (*plan.subjects, *plan.needs)}
         if wanted & set(WORKLOADS):
             wanted |= {"nodes"}  # whether a pod runs on Windows
-        return frozenset(wanted | {"namespaces"})
+        return frozenset(wanted | {"namespaces"}) if wanted else frozenset()
+
+    def cloud_kinds(self) -> frozenset[str]:
+        """The same of what a cloud is asked for."""
+        return frozenset(k for plan in self.plans if plan.check.provider for k in (*plan.subjects, *plan.needs))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
 from scanner import image_ref
 from scanner.check import Check, LabelSelector
+from scanner.cloud import CloudPart, CloudResource
 from scanner.config import Plan, Settings
 from scanner.exemptions import Exemptions
 from scanner.findings import Context, Findings
@@ -20,7 +21,6 @@ from scanner.kube import Container, Ingress, Resource, Service, Workload, printa
 from scanner.model import (
     WORST_FIRST,
     Finding,
-    Gap,
     MissingEvidence,
     Severity,
     Status,
@@ -94,7 +94,9 @@ class _Run:
     ) -> None:
         self.inventory, self.settings, self.context = inventory, settings, context
         self.tally, self.exemptions, self.built = tally, exemptions, built
-        self.make = Findings(context, settings.labels, inventory.namespace_labels).make
+        self.row = context.cluster.id if context.cluster else context.scope_id  # what results are counted under
+        self.findings_of: dict[str, Findings] = {}  # by cloud id
+        self.common = Findings(context, settings.labels, inventory.namespace_labels)
         self.broken: dict[RootKey, set[str | None]] = defaultdict(set)  # identity -> containers, None for all
         for item in inventory.invalid:
             self.broken[identity(item.resource)].add(item.container)
@@ -103,7 +105,8 @@ class _Run:
         self.plans = [plan for plan in settings.plans if self._collected(plan)]
         self._namespaces: dict[tuple[str, str], bool] = {}
         self._here: dict[str, frozenset[str]] = {}
-        self.selective = frozenset(p.check.id for p in settings.plans if p.values["label_selector"] != LabelSelector())
+        everything = LabelSelector()
+        self.selective = any(p.values.get("label_selector", everything) != everything for p in settings.plans)
 
     def findings(self) -> Iterator[Finding]:
         inventory = self.inventory
@@ -116,6 +119,8 @@ class _Run:
         yield from self._subjects(by_scope[Ingress], [(i, i.resource) for i in inventory.ingresses])
         named = [*(r.resource for r in inventory.roots), *(s.resource for s in inventory.services), *inventory.others]
         yield from self._subjects(by_scope[Resource], [(resource, resource) for resource in named])
+        for item in inventory.cloud:
+            yield from self._cloud_resource(item, by_scope)
         yield from self._not_understood()
         for plan in self.settings.plans:
             yield from self._gaps(plan)
@@ -175,12 +180,29 @@ class _Run:
     def _subject_verdict(self, plan: Plan, subject: Any, resource: Resource) -> Verdict:
         return self._run(plan, subject) if self._in_scope(plan, resource.namespace, resource.labels) else _EXCLUDED
 
+    def _cloud_resource(self, resource: CloudResource, by_scope: Mapping[type, list[Plan]]) -> Iterator[Finding]:
+        """The resource and each of its parts, under its own region and tags; two parts of one name are one finding."""
+        why = _unjudged(resource)
+        for scope, row, subjects in _cloud_subjects(resource):
+            context = replace(self.context, scope_id=cloud_scope(row), region=resource.region, tags=resource.tags)
+            self.findings_of[row.cloud_id] = Findings(context, self.settings.labels, {})
+            for plan in by_scope[scope]:
+                outcome = _Outcome([(why or self._run(plan, subject), None) for subject in subjects])
+                yield from self._report(plan, row, "", outcome)
+
+    def make(
+        self, check: Check, verdict: Verdict, severity: Severity, resource: Resource, *args: Any, **more: Any
+    ) -> Finding:
+        findings = self.findings_of.get(resource.cloud_id, self.common)
+        return findings.make(check, verdict, severity, resource, *args, **more)
+
     def _run(self, plan: Plan, subject: Any) -> Verdict:
+        if isinstance(subject, MissingEvidence):
+            return _missing(subject)
         try:
             verdict: Any = plan.check.run(subject, **plan.kwargs)
         except MissingEvidence as missing:
-            gap = missing.gaps[0]
-            return Verdict(Status.UNKNOWN, gap.reason.value, printable(f"undecided: {_gap_message(gap)}", 400))
+            return _missing(missing)
         except Exception as error:  # noqa: BLE001 - a check that crashes is a visible result, never a silent pass
             return Verdict(Status.ERROR, "check_crashed", printable(f"{type(error).__name__}: {error}"))
         if not isinstance(verdict, Verdict):
@@ -204,7 +226,7 @@ class _Run:
             return  # told once for all, below
         severity = verdict.severity or plan.severity
         if verdict.status not in self.built:
-            self.tally.add(self.context.scope_id, plan.check.id, severity, verdict.status)
+            self.tally.add(self.row, plan.check.id, severity, verdict.status)
             return
         shapes = outcome.shapes(verdict.status)
         pods = tuple(sorted({n for s in shapes for n in s.names})[:10])
@@ -215,7 +237,8 @@ class _Run:
         )  # fmt: skip
         # An exemption by label holds only where every pod that fails carries the label.
         on_all = dict(set.intersection(*(set(s.workload.labels) for s in shapes))) if shapes else {}
-        yield self._counted(finding, {**on_all, **resource.labels})
+        cloud = self.findings_of.get(resource.cloud_id)
+        yield self._counted(finding, {**(cloud.context.tags if cloud else {}), **on_all, **resource.labels})
 
     # -- what could not be judged -------------------------------------------------------------------------------------
 
@@ -238,14 +261,15 @@ class _Run:
         for gap in self.inventory.gaps_of(plan.subjects):
             if gap.namespace != "*" and not self._in_namespace(plan, gap.namespace):
                 continue
-            yield from self._unknown(plan, gap.what, gap.namespace, gap.reason.value, _gap_message(gap))
+            yield from self._unknown(plan, gap.what, gap.namespace, gap.reason.value, gap.sentence)
         for plural in self._not_collected(plan):
             message = f"{plural} were not collected: collect again with this check selected"
             yield from self._unknown(plan, plural, "*", "not_collected", message)
 
     def _unknown(self, plan: Plan, plural: str, namespace: str, reason: str, message: str) -> Iterator[Finding]:
         self.judged[plan.check.id] += 1
-        resource = Resource(group="", kind=plural, namespace=namespace, name="*")
+        provider = plan.check.provider
+        resource = Resource(group="", kind=plural, namespace="" if provider else namespace, name="*")
         verdict = Verdict(Status.UNKNOWN, reason, printable(message, 400))
         finding = self.make(plan.check, verdict, plan.severity, resource, "", parameters=plan.parameters)
         yield self._counted(finding, {})
@@ -258,9 +282,8 @@ class _Run:
         return not self._not_collected(plan)
 
     def _summary_rows(self, plan: Plan) -> Iterator[Finding]:
-        row = Resource(
-            group="", kind="Cluster" if self.context.cluster else "Files", namespace="", name=self.context.scope_id
-        )
+        kind = "Cluster" if self.context.cluster else "Account" if self.context.account else "Files"
+        row = Resource(group="", kind=kind, namespace="", name=self.context.scope_id)
         missing = self.unconfigured.get(plan.check.id)
         if missing and not self.settings.profile.unconfigured_per_object:
             seen = ", ".join(f"{printable(value, 80)} ({n})" for value, n in missing.seen.most_common(5))
@@ -274,7 +297,7 @@ class _Run:
             )
             yield self._counted(finding, {})
         elif not self.judged[plan.check.id] and not self.inventory.invalid:  # one of those might be a subject
-            self.tally.add(self.context.scope_id, plan.check.id, plan.severity, Status.NOT_APPLICABLE)
+            self.tally.add(self.row, plan.check.id, plan.severity, Status.NOT_APPLICABLE)
             if Status.NOT_APPLICABLE in self.built:
                 yield self.make(plan.check, _NO_SUBJECTS, plan.severity, row, "", parameters=plan.parameters)
 
@@ -310,7 +333,7 @@ class _Run:
         if note:
             self.tally.exempted += 1
             return msgspec.structs.replace(finding, exemption=note)
-        self.tally.add(self.context.scope_id, finding.check, finding.severity, finding.status)
+        self.tally.add(self.row, finding.check, finding.severity, finding.status)
         if finding.reason == UNCONFIGURED:
             self.tally.ungated[finding.severity] += 1
         return finding
@@ -346,7 +369,34 @@ def _unset(check: Check) -> str:
     return f"parameter {' or '.join(check.required)} is not set"
 
 
-def _gap_message(gap: Gap) -> str:
-    where = "" if gap.namespace == "*" else f" in namespace {gap.namespace}"
-    needed = f"; needed: {gap.permission}" if gap.permission else ""
-    return f"{gap.what}{where} could not be read: {gap.detail or gap.reason}{needed}"
+def _cloud_subjects(
+    resource: CloudResource,
+) -> Iterator[tuple[type, Resource, list[CloudResource | CloudPart | MissingEvidence]]]:
+    yield type(resource), Resource(resource.group, resource.kind, "", resource.name, cloud_id=resource.id), [resource]
+    same: dict[tuple[type[CloudPart], str], list[CloudResource | CloudPart | MissingEvidence]] = defaultdict(list)
+    try:
+        for part in resource.components():
+            same[type(part), part.name].append(part)
+    except MissingEvidence as missing:
+        for kind in resource.PARTS:
+            same[kind, "*"].append(missing)
+    for (kind, name), subjects in same.items():
+        id = f"{resource.id}/{kind.kind.rpartition('/')[2]}/{name}"
+        yield kind, Resource(resource.group, kind.kind, "", name, cloud_id=id), subjects
+
+
+def cloud_scope(row: Resource) -> str:
+    """The scope of finding ids: ARM ids come back in any case."""
+    return row.cloud_id.lower() if row.cloud_id.startswith("/subscriptions/") else row.cloud_id
+
+
+def _unjudged(resource: CloudResource) -> Verdict | None:
+    try:
+        return not_applicable(resource.unjudged) if resource.unjudged else None
+    except MissingEvidence:
+        return None  # where even its state is unreadable, each check says what it can
+
+
+def _missing(missing: MissingEvidence) -> Verdict:
+    gap = missing.gaps[0]
+    return Verdict(Status.UNKNOWN, gap.reason.value, printable(f"undecided: {gap.sentence}", 400))

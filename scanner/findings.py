@@ -28,13 +28,15 @@ SCHEMA_VERSION = "1.0"
 
 def finding_id(check: str, scope_id: str, resource: Resource, key: str) -> str:
     """Stable across scans: no list index, image, message, line, or pod name where a controller exists."""
-    identity = [1, check, scope_id, resource.group, resource.kind, resource.namespace, resource.name, key]
+    # Clouds are not strict about the case of names; for what lives there the scope id is the whole identity anyway.
+    name = resource.name.casefold() if resource.cloud_id else resource.name
+    identity = [1, check, scope_id, resource.group, resource.kind, resource.namespace, name, key]
     return "kp1_" + hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What findings of one cluster or file set have in common.
+    """What findings of one cluster, cloud account or file set have in common.
 
     `scope_id` is the base of ids; for files each object's own path replaces it. `locate` gives the line of a path
     inside an object.
@@ -118,6 +120,7 @@ class Findings:
             namespace=resource.namespace or None,
             name=resource.name,
             container=key or None,
+            cloud_id=resource.cloud_id or None,
             labels=self._shown(labels),
             managed_by=resource.managed_by,
             source=place,

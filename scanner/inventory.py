@@ -7,6 +7,7 @@ import bisect
 import msgspec
 
 from scanner import kube
+from scanner.cloud import AnyResource
 from scanner.kube import Resource, Source
 from scanner.model import Gap
 
@@ -56,19 +57,24 @@ class Counts(msgspec.Struct):
     lists_asked: int = 0  # list calls and documents: what --min-coverage is a share of
     lists_read: int = 0
 
+    @property
+    def lists_unread(self) -> int:
+        return self.lists_asked - self.lists_read
+
     def add(self, other: Counts) -> None:
         for field in self.__struct_fields__:
             setattr(self, field, getattr(self, field) + getattr(other, field))
 
 
 class Inventory(msgspec.Struct):
-    """What one cluster, or one set of files, holds. `kinds` are the plurals that were asked for."""
+    """What one cluster, cloud account or set of files holds. `kinds` are the plurals that were asked for."""
 
     kinds: list[str]
     roots: list[Root] = []
     services: list[kube.Service] = []
     ingresses: list[kube.Ingress] = []
     others: list[Resource] = []  # judged by identity alone: ServiceAccount, ConfigMap, Secret
+    cloud: list[AnyResource] = []  # the cluster itself as its cloud describes it; of an account its registries and such
     invalid: list[Invalid] = []
     gaps: list[Gap] = []
     namespace_labels: dict[str, dict[str, str]] = {}

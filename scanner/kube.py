@@ -49,6 +49,7 @@ class Resource(View, frozen=True):
     type: str = ""  # of a Secret
     service_account: str = ""  # that a token Secret belongs to
     source: Source | None = None
+    cloud_id: str = ""  # of what lives in a cloud, not in a cluster: the id that the cloud gave it
 
 
 class PodContext(View, frozen=True):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 import msgspec
+
+T = TypeVar("T")
 
 
 class Status(StrEnum):
@@ -50,6 +53,7 @@ class GapReason(StrEnum):
     BAD_DATA = "bad_data"
     SERVER_ERROR = "server_error"
     LOCATION_MISSING = "location_missing"
+    LOCAL_ACCOUNT_ONLY = "local_account_only"  # the only credential offered is one that Entra ID does not control
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +70,12 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str = "*"
     time: datetime | None = None
 
+    @property
+    def sentence(self) -> str:
+        where = "" if self.namespace == "*" else f" in namespace {self.namespace}"
+        needed = f"; needed: {self.permission}" if self.permission else ""
+        return f"{self.what}{where} could not be read: {self.detail or self.reason}{needed}"
+
 
 class MissingEvidence(Exception):
     """Raised on reading evidence that is incomplete; the engine turns it into `unknown`."""
@@ -73,6 +83,19 @@ class MissingEvidence(Exception):
     def __init__(self, *gaps: Gap) -> None:
         super().__init__("; ".join(f"{g.what}: {g.reason}" for g in gaps))
         self.gaps = gaps
+
+
+class Collected(msgspec.Struct, Generic[T], frozen=True):
+    """A list that knows whether it is complete."""
+
+    items: list[T] = []
+    gaps: list[Gap] = []
+
+    def all(self) -> list[T]:
+        """Raises MissingEvidence unless nothing is missing."""
+        if self.gaps:
+            raise MissingEvidence(*self.gaps)
+        return self.items
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -226,16 +249,28 @@ class PlaneState(StrEnum):
     NOT_ASKED = "not_asked"
 
 
-class Cluster(msgspec.Struct, kw_only=True):
-    """One cluster: what inventory and API server say of it. `id` is the scope of finding ids, see `id_source`.
+class Account(msgspec.Struct, kw_only=True):
+    """An Azure subscription, AWS account or Google Cloud project; `refused` where its clusters could not be listed."""
 
-    `id_source` is kube_system_uid, config (cluster_ids of the configuration file), api_server (hash of CA and URL), or
-    context (its name, where not even the server could be asked).
+    id: str
+    provider: str
+    name: str
+    refused: bool = False
+    control_plane: PlaneState = PlaneState.NOT_ASKED
+
+
+class Cluster(msgspec.Struct, kw_only=True):
+    """One cluster: what the cloud's inventory and the API server say of it.
+
+    `id` is the cloud's resource id where the cloud named it; `uid` that of its namespace kube-system; `cloud_id` is the
+    resource id as the cloud writes it. `id_source` is cloud, kube_system_uid, config (cluster_ids of the configuration
+    file), api_server (hash of CA and URL), or context (its name, where not even the server could be asked).
     """
 
     id: str
     uid: str | None = None
     id_source: str
+    cloud_id: str | None = None
     provider: str
     name: str
     account: str | None = None
@@ -245,6 +280,12 @@ class Cluster(msgspec.Struct, kw_only=True):
     control_plane: PlaneState = PlaneState.NOT_ASKED
     data_plane: PlaneState = PlaneState.NOT_ASKED
     observed_at: datetime
+
+    @property
+    def state(self) -> PlaneState:
+        """Of both planes together, of those that were asked for."""
+        states = {self.control_plane, self.data_plane} - {PlaneState.NOT_ASKED}
+        return states.pop() if len(states) == 1 else PlaneState.PARTIAL if states else PlaneState.NOT_ASKED
 
     @property
     def ref(self) -> ClusterRef:

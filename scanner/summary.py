@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -39,6 +39,12 @@ class Tally:
 
     def add(self, cluster: str, check: str, severity: Severity, status: Status, n: int = 1) -> None:
         self.counts[cluster, check, severity, status] += n
+
+    def rename(self, clusters: Mapping[str, str]) -> None:
+        """Counts of clusters that turned out to be others go to those."""
+        for cluster, check, severity, status in [key for key in self.counts if key[0] in clusters]:
+            n = self.counts.pop((cluster, check, severity, status))
+            self.add(clusters[cluster], check, severity, status, n)
 
     def failing(self) -> Counter[Severity]:
         """Fails that a gate counts, by severity."""

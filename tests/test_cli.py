@@ -387,7 +387,7 @@ def test_help_shows_defaults(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     out = kubeposture("scan", "kubeconfig", "--help").stdout
     assert [line.split("[default: ")[1].split("]")[0] for line in out.splitlines() if "[default: " in line] == [
-        *("600", "30", "4", "text"),
+        *("600", "30", "text"),
     ]
 
 

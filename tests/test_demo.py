@@ -18,7 +18,7 @@ from scanner.cli.targets import SAMPLE
 from scanner.kube import KINDS, WORKLOADS
 
 WIDTH = 100
-DEFAULT_CHECKS = sorted(id for id, check in checks.load().items() if check.on)
+DEFAULT_CHECKS = sorted(id for id, check in checks.load().items() if check.on and not check.provider)
 # Two checks judge nothing before they are told what is allowed.
 CONFIGURED = (
     "--param=k8s-trusted-registries.allowed_registries=acmeshop.azurecr.io",

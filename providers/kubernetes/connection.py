@@ -18,9 +18,10 @@ from urllib.parse import urlencode, urlsplit
 
 from providers.kubernetes import transport
 from providers.kubernetes.credentials import ApiAccess, Endpoint, Mint, resolve
-from providers.kubernetes.errors import LOGIN, ApiError, ConfigError, plain
+from providers.kubernetes.errors import LOGIN, ApiError, ConfigError
 from providers.kubernetes.kubeconfig import Context, mapping, text
 from scanner.model import GapReason
+from scanner.plain import plain
 
 _ATTEMPTS = 5
 _SHORTEST_SECRET = 8  # characters; a shorter one would blank out parts of ordinary words
@@ -68,6 +69,10 @@ class Connection:
 
     def close(self) -> None:
         self._pool.clear()
+
+    @property
+    def ca(self) -> bytes | None:
+        return self._endpoint.ca
 
     def identity(self) -> str:
         """32 hex digits that stay the same for one authority and URL: the cluster's id when nothing better is known."""

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from providers.kubernetes.errors import LOGIN, ConfigError, plain
+from providers.kubernetes.errors import LOGIN, ConfigError
 from providers.kubernetes.kubeconfig import Context, Object, elements, mapping, text
+from scanner.plain import plain
 
 _PLUGIN_TIMEOUT = 60.0
 _REREAD = 60.0  # seconds that a token from a file or a callable is kept, since bound tokens rotate
@@ -32,12 +33,14 @@ _YEARS = 10 * 365 * 86400.0
 @dataclass(frozen=True)
 class ApiAccess:
     """An API server that a cloud's inventory named. `ca` is PEM, None = the system's store; `token` is called again
-    every minute, and when the server refuses the last one; it may raise ConfigError or ApiError."""
+    every minute, and when the server refuses the last one; it may raise ConfigError or ApiError. `certificate` is PEM,
+    with its key."""
 
     server: str
     ca: bytes | None
-    token: Callable[[], str] = field(repr=False)
+    token: Callable[[], str] | None = field(default=None, repr=False)
     tls_server_name: str | None = None
+    certificate: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,10 @@ def resolve(source: Context | ApiAccess, deadline: float | None) -> tuple[Endpoi
     """Where to connect to, and where credentials come from, each time they are needed. Raises ConfigError."""
     if isinstance(source, ApiAccess):
         server = _server_url(source.server, "the cloud's inventory")
-        return Endpoint(server, source.ca, source.tls_server_name), functools.partial(_token_from_call, source.token)
+        endpoint = Endpoint(server, source.ca, source.tls_server_name)
+        if source.token is None:
+            return endpoint, functools.partial(Credential, "", source.certificate)
+        return endpoint, functools.partial(_token_from_call, source.token)
     name = f"context {plain(source.name)}"
     cluster, user = source.cluster, source.user
     if cluster is None:

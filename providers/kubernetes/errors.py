@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from scanner.model import GapReason
 
 LOGIN = "log in again, for example by running kubectl against this cluster once"
@@ -37,16 +35,3 @@ class ApiError(Exception):
 
 class ConfigError(Exception):
     """A kubeconfig, context or credential plug-in that cannot be used: one sentence that names it and what to do."""
-
-
-_SECRET = re.compile(
-    r"(?i)bearer\s+\S+|eyJ[\w-]{8,}(?:\.[\w-]+)*|k8s-aws-v1\.\S+"
-    r"|(?:password|passwd|secret|token|api[_-]?key|credential)s?[\"']?\s*[=:]\s*\S+"
-)
-
-
-def plain(text: str) -> str:
-    """One short line for people: no control or direction characters, nothing that looks like a token."""
-    line = " ".join("".join(char if char.isprintable() else " " for char in text[:4000]).split())
-    line = _SECRET.sub("…", line)
-    return line if len(line) <= 300 else line[:299] + "…"

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from providers.kubernetes.errors import ConfigError, plain
+from providers.kubernetes.errors import ConfigError
 from scanner import safe_yaml
+from scanner.plain import plain
 
 Object = Mapping[str, Any]
 

@@ -57,6 +57,9 @@ ORDER = (
     "configmaps",
 )
 NEVER_READ = frozenset({"secrets"})
+GKE_ONLY = frozenset(
+    {"frontendconfigs"}
+)  # asked for elsewhere, a role without them would leave a gap that means nothing
 
 EXPIRIES = 5  # how often one list may answer 410 before it is given up
 
@@ -109,6 +112,26 @@ def facts(connection: Connection) -> ClusterFacts:
     return ClusterFacts(meta.uid if meta else None, version.git_version if version else None)
 
 
+class _ArcData(msgspec.Struct, frozen=True, rename="upper"):
+    azure_subscription_id: str = ""
+    azure_resource_group: str = ""
+    azure_resource_name: str = ""
+
+
+class _ArcConfig(wire.Wire, frozen=True):
+    data: _ArcData | None = None
+
+
+def arc_id(connection: Connection) -> str | None:
+    """The Azure resource id under which the cluster is connected to Azure Arc, as its agents write it down inside."""
+    found = _optional(connection, "/api/v1/namespaces/azure-arc/configmaps/azure-clusterconfig", JSON, _ArcConfig)
+    data = found.data if found else None
+    if not data or not (data.azure_subscription_id and data.azure_resource_group and data.azure_resource_name):
+        return None
+    group = f"/subscriptions/{data.azure_subscription_id}/resourceGroups/{data.azure_resource_group}"
+    return f"{group}/providers/Microsoft.Kubernetes/connectedClusters/{data.azure_resource_name}"
+
+
 def _optional(connection: Connection, path: str, accept: str, kind: type[T]) -> T | None:
     try:
         return decode(connection.get(path, accept=accept), kind)
@@ -121,6 +144,8 @@ def read(connection: Connection, scope: Scope, version: str | None, progress: Ca
     reader = _Reader(connection, scope, progress)
     reader.fold.lookups.in_cluster = True
     reader.fold.ingress_facts.gke = "-gke." in (version or "")
+    if version and not reader.fold.ingress_facts.gke:
+        reader.elsewhere = GKE_ONLY
     return reader.read()
 
 
@@ -133,13 +158,14 @@ class _Reader:
     namespaces: list[str] = field(default_factory=list)
     more_namespaces: bool = False  # they could not be listed: there may be others
     fatal: ApiError | None = None
+    elsewhere: frozenset[str] = frozenset()  # kinds that mean nothing in this cluster
 
     def __post_init__(self) -> None:
         self.fold = Fold(self.scope.kinds - NEVER_READ | {"namespaces"}, keep=self.scope.keeps)
 
     def read(self) -> Inventory:
         self._read_namespaces()
-        for plural in sorted(self.scope.kinds - NEVER_READ - {"namespaces"}, key=ORDER.index):
+        for plural in sorted(self.scope.kinds - NEVER_READ - self.elsewhere - {"namespaces"}, key=ORDER.index):
             self._read_kind(KINDS[plural])
             if plural == "pods" and "replicasets" in self.scope.kinds:
                 self._read_lone_replicasets()

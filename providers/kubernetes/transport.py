@@ -23,7 +23,8 @@ from zlib import decompressobj
 from zlib import error as ZlibError  # noqa: N812 - zlib's name says nothing in an except clause
 
 from providers.kubernetes.credentials import Endpoint
-from providers.kubernetes.errors import ConfigError, plain
+from providers.kubernetes.errors import ConfigError
+from scanner.plain import plain
 
 MAX_BODY = 256 * 1024 * 1024  # as it comes, and decoded; a page of 500 pods is about 4 MB
 _STEP = 16 * 1024 * 1024  # one read, so that most bodies are one bytes object that is never copied

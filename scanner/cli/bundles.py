@@ -13,9 +13,19 @@ from scanner import bundle
 from scanner import collect as collecting
 from scanner.cli import logs
 from scanner.cli.judge import EXIT, Scan, settings_from
-from scanner.cli.options import ClusterScope, Judging, Logging, Reporting, Running, takes_options
+from scanner.cli.options import (
+    AzureScope,
+    Contexts,
+    Discovery,
+    Judging,
+    Logging,
+    Namespaces,
+    Reporting,
+    Running,
+    takes_options,
+)
 from scanner.cli.progress import progress
-from scanner.cli.scan import DefaultNamespace, Paths, judge_tasks
+from scanner.cli.scan import CLOUD_CONCURRENCY, DefaultNamespace, Paths, judge_tasks, on_planes
 from scanner.collect import Task
 from scanner.config import ConfigError
 
@@ -36,14 +46,38 @@ def collect_manifests(paths: Paths, output: BundleFile, logging: Logging, namesp
 @collect.command("kubeconfig")
 @takes_options
 def collect_kubeconfig(
-    output: BundleFile, scope: ClusterScope, judging: Judging, running: Running, logging: Logging
+    output: BundleFile,
+    contexts: Contexts,
+    namespaces: Namespaces,
+    judging: Judging,
+    running: Running,
+    logging: Logging,
 ) -> None:
     """Collect live clusters. Options that select checks decide which kinds are read."""
-    from scanner.cli.targets import ClusterTarget, kubeconfig_tasks
+    from scanner.cli.targets import Inside, kubeconfig_tasks
 
-    settings, _ = settings_from(judging)
-    tasks = kubeconfig_tasks(ClusterTarget(settings.kinds(), scope, running, settings.cluster_ids))
-    _write(tasks, output, logging, running.concurrency)
+    settings = settings_from(judging)[0].only()
+    tasks = kubeconfig_tasks(contexts, Inside(settings.kinds(), namespaces, running, settings.cluster_ids))
+    _write(tasks, output, logging, running.concurrency or 4)
+
+
+@collect.command("aks")
+@takes_options
+def collect_aks(
+    output: BundleFile,
+    azure: AzureScope,
+    discovery: Discovery,
+    namespaces: Namespaces,
+    judging: Judging,
+    running: Running,
+    logging: Logging,
+) -> None:
+    """Collect what Azure says of clusters, and what runs inside them."""
+    from scanner.cli.aks import AksTarget, aks_tasks
+
+    settings = on_planes(settings_from(judging)[0], discovery.planes, "azure")
+    with aks_tasks(AksTarget(settings, azure, discovery, namespaces, running)) as tasks:
+        _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
 
 
 def _write(tasks: Sequence[Task], output: Path, logging: Logging, concurrency: int = 1) -> None:
@@ -79,4 +113,5 @@ def evaluate(
         if not path.is_file():
             raise ConfigError(f"{path}: no such bundle")
     scan = Scan(*settings_from(judging), reporting)
-    judge_tasks(bundle_tasks(bundles, scan.settings.kinds()), scan, logging)
+    kinds = scan.settings.kinds() or scan.settings.cloud_kinds()
+    judge_tasks(bundle_tasks(bundles, kinds), scan, logging)

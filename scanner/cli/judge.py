@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import uuid
 from collections.abc import Iterator, Sequence
@@ -10,19 +11,32 @@ from datetime import date
 from pathlib import Path
 
 import checks
-from scanner import collect
+from scanner import cloud, collect
 from scanner import config as configuration
 from scanner.check import Check
 from scanner.cli.options import Judging, Reporting
 from scanner.cli.progress import progress
+from scanner.clusters import Clusters, Row
 from scanner.collect import Estate, Reading, Task
-from scanner.config import Config, ConfigError, Selection, Settings, nearest
+from scanner.config import Config, ConfigError, Plan, Selection, Settings, nearest
 from scanner.destination import PipeClosed, drop_stdout
 from scanner.engine import INVALID_OBJECT, LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
 from scanner.findings import Context
 from scanner.inventory import Counts
-from scanner.model import WORST_FIRST, Cluster, Finding, Gap, GapReason, PlaneState, Severity, Status, utc_now
+from scanner.kube import KINDS
+from scanner.model import (
+    WORST_FIRST,
+    Account,
+    Cluster,
+    Finding,
+    Gap,
+    GapReason,
+    PlaneState,
+    Severity,
+    Status,
+    utc_now,
+)
 from scanner.report import AccountCoverage, Ending, ScanInfo, outputs
 from scanner.summary import Tally
 
@@ -69,15 +83,16 @@ class Scan:
         self.started_at = utc_now()
         self.tally = Tally()
         self.exemptions = Exemptions(settings.exemptions, date.today())
-        self.clusters: list[Cluster] = []
-        self.gaps: list[tuple[Cluster | None, Gap]] = []
+        self.clusters = Clusters()
+        self.accounts: dict[str, Account] = {}
+        self.gaps: list[tuple[Cluster | Account | None, Gap]] = []
         self.counts = Counts()
         self.warnings: list[str] = []
-        self.cluster_counts: dict[int, Counts] = {}  # by the identity of the Cluster object
         self.scopes: set[str] = set()
         self.answers: dict[str, tuple[Status, Severity, bool]] = {}  # by finding id; the last: counted, not exempted
-        self.done: list[Task] = []
-        self.judging: Estate | None = None
+        self.pending: list[Task] = []
+        self.unread: list[tuple[Row, Reading]] = []  # whose inside another reading may still show
+        self.judging: Cluster | None = None
         self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
 
     def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
@@ -87,111 +102,144 @@ class Scan:
                 # The progress ends before a report is printed: it would wipe out lines of it.
                 with (
                     progress(quiet) as show,
-                    contextlib.closing(collect.run(tasks, concurrency, show, self.done.append)) as readings,
+                    contextlib.closing(collect.run(tasks, concurrency, show, self.pending)) as readings,
                 ):
                     for reading in readings:
                         self._judge(reading)
+                self._judge_unread()
             except KeyboardInterrupt:
-                self._give_up(tasks)
+                self._give_up()
                 self._finish()
                 return EXIT_INTERRUPTED
             return self._finish()
 
-    def _give_up(self, tasks: Sequence[Task]) -> None:
+    def _give_up(self) -> None:
         if self.judging:  # what it has not shown yet is lost
             gap = Gap(what="findings", reason=GapReason.TIMEOUT, detail="interrupted while judging", time=utc_now())
-            self.gaps.append((self.judging.cluster, gap))
-            if self.judging.cluster:
-                self.judging.cluster.data_plane = PlaneState.PARTIAL
-        read = {cluster.name for cluster in self.clusters}
-        for task in tasks:
-            if task not in self.done and task.name not in read:
-                self._judge(collect.unread(task.name, task.provider, task.kinds, GapReason.TIMEOUT, "interrupted"))
+            self.gaps.append((self.judging, gap))
+            self.judging.data_plane = PlaneState.PARTIAL
+        read = {row.cluster.name for row in self.clusters.rows}
+        for task in self.pending:
+            if task.name not in read:
+                self._judge(task.unread(GapReason.TIMEOUT, "interrupted"))
+        self._judge_unread()
 
     def _judge(self, reading: Reading) -> None:
+        """The control plane at once; the data plane too, unless all that is known of it is that it was not read."""
         estate = reading.estate
-        cluster, inventory = estate.cluster, estate.inventory
-        scope_id = cluster.id if cluster else f"files:{estate.name}"
+        cluster, account, gaps = estate.cluster, estate.account, estate.inventory.gaps
+        self.counts.add(estate.inventory.counts)
+        if account:
+            known = self.accounts.setdefault(account.id, account)
+            known.refused = known.refused and account.refused  # refused by one look and read by another is read
+        if not cluster:
+            self.gaps += [(account, gap) for gap in gaps]
+            self._evaluate(reading, estate.scope or f"files:{estate.name}", None)
+            return
+        row, again = self.clusters.join(estate, cluster)
+        if again:
+            self.warnings.append(f"{estate.name} is a cluster that another target shows too: it is reported once")
+        self.gaps += [(row.cluster, gap) for gap in gaps if gap.what not in KINDS]
+        self._evaluate(reading, row.cluster.id, row, control_plane=True)
+        if cluster.data_plane is PlaneState.NOT_READ:
+            self.unread.append((row, reading))
+        elif cluster.data_plane is not PlaneState.NOT_ASKED:
+            self._judge_inside(row, reading)
+
+    def _judge_inside(self, row: Row, reading: Reading) -> None:
+        estate = reading.estate
+        self.gaps += [(row.cluster, gap) for gap in estate.inventory.gaps if gap.what in KINDS]
+        self._evaluate(reading, row.cluster.uid or estate.scope or row.cluster.id, row, control_plane=False)
+
+    def _judge_unread(self) -> None:
+        """What no reading has shown of a cluster's inside is unknown."""
+        while self.unread:
+            joined, reading = self.unread.pop(0)
+            row = self.clusters.row_of(joined)
+            if row.cluster.data_plane is PlaneState.NOT_READ:
+                self._judge_inside(row, reading)
+            else:
+                self.counts.lists_asked -= reading.estate.inventory.counts.lists_unread
+
+    def _evaluate(self, reading: Reading, scope_id: str, row: Row | None, control_plane: bool | None = None) -> None:
+        estate = reading.estate
+        cluster, account = row.cluster if row else None, estate.account
+        plans = tuple(plan for plan in self.settings.plans if _applies(plan, estate, control_plane))
+        if not plans:
+            return
         again = scope_id in self.scopes
         self.scopes.add(scope_id)
-        if cluster:
-            if again:
-                first = next(c.name for c in self.clusters if c.id == cluster.id)
-                self.warnings.append(f"{cluster.name} is the same cluster as {first}: what both show is reported once")
-            self.clusters.append(cluster)
-            self.cluster_counts[id(cluster)] = inventory.counts
-        self.gaps += [(cluster, gap) for gap in inventory.gaps]
-        self.counts.add(inventory.counts)
         context = Context(
             scan_id=self.id,
             scope_id=scope_id,
             name=estate.name,
-            provider=cluster.provider if cluster else "files",
+            provider=cluster.provider if cluster else account.provider if account else "files",
             observed_at=estate.observed_at,
             cluster=cluster.ref if cluster else None,
-            account=cluster.account if cluster else None,
+            account=cluster.account if cluster else account.id if account else None,
             region=cluster.region if cluster else None,
             tags=cluster.tags if cluster else {},
             locate=reading.locate,
         )
-        self.judging = estate
+        self.judging = cluster
         tally = Tally() if again else self.tally
-        for finding in evaluate(inventory, self.settings, context, tally, self.exemptions, self.listed | LISTED):
-            self._add(finding, scope_id if again else None)
+        settings = dataclasses.replace(self.settings, plans=plans)
+        for finding in evaluate(estate.inventory, settings, context, tally, self.exemptions, self.listed | LISTED):
+            self._add(finding, again=again, counted_as=cluster.id if cluster else scope_id)
         if again and not self._decided():
             self.tally.counts.update({key: n for key, n in tally.counts.items() if key[3] in _CLEAN})
         self.judging = None
         gc.collect()
         gc.freeze()
 
-    def _add(self, finding: Finding, again: str | None) -> None:
+    def _add(self, finding: Finding, *, again: bool, counted_as: str) -> None:
         """An id is reported once, however many ways lead to its subject: the worst answer stands.
 
-        `again` is the scope of a second look at it, which adds what the first did not show.
+        `again` is whether this is a second look at its scope, which adds what the first did not show.
         """
         before = self.answers.get(finding.id)
         if before and WORST_FIRST.index(before[0]) <= WORST_FIRST.index(finding.status):
             return
         self.answers[finding.id] = (finding.status, finding.severity, finding.exemption is None)
         if again and finding.status in LISTED:
-            self._recount(again, finding, before)
+            self._recount(counted_as, finding, before)
         if finding.status in self.listed:
             self.outputs.add(finding)
 
-    def _recount(self, scope: str, finding: Finding, before: tuple[Status, Severity, bool] | None) -> None:
+    def _recount(self, row: str, finding: Finding, before: tuple[Status, Severity, bool] | None) -> None:
         """What a second look shows takes the place of what the first one showed."""
         if before:
             status, severity, counted = before
             if counted:
-                self.tally.add(scope, finding.check, severity, status, -1)
+                self.tally.add(row, finding.check, severity, status, -1)
             else:
                 self.tally.exempted -= 1
         if finding.exemption:
             self.tally.exempted += 1
             return
-        self.tally.add(scope, finding.check, finding.severity, finding.status)
+        self.tally.add(row, finding.check, finding.severity, finding.status)
         if finding.reason == UNCONFIGURED:
             self.tally.ungated[finding.severity] += 1
 
     def _finish(self) -> int:
+        former = {old: row.cluster.ref for row in self.clusters.rows for old in row.former}
+        self.tally.rename({old: ref.id for old, ref in former.items()})
         reasons = self._exit_reasons()
         code = next((code for reason, code in EXIT.items() if reason in reasons), 0)
-        warnings = [*self.settings.warnings, *self.warnings, *self.exemptions.warnings()]
-        if not self.counts.read and not self.gaps and not self.counts.invalid:
-            warnings.append("nothing to judge: no Kubernetes object was found (files must end in .yaml, .yml or .json)")
-        if self.clusters and any("Secret" in plan.values.get("kinds", ()) for plan in self.settings.plans):
-            warnings.append("Secrets are judged in files only: a cluster is never asked for them")
-        self.clusters.sort(key=lambda c: (c.name, c.id))
         self.gaps.sort(key=lambda row: (row[0].name if row[0] else "", row[1].what, row[1].namespace))
         complete = not self._incomplete()
+        warnings = [*self.settings.warnings, *self.warnings, *self._notes(), *self.exemptions.warnings()]
         info = ScanInfo(self.id, self.started_at, utc_now(), self.settings.profile.name, complete, reasons, warnings)
+        rows = sorted(self.clusters.rows, key=lambda row: (row.cluster.name, row.cluster.id))
+        refused = sum(account.refused for account in self.accounts.values())
         ending = Ending(
             scan=info,
-            clusters=self.clusters,
+            clusters=[row.cluster for row in rows],
             gaps=self.gaps,
             counts=self.counts,
-            cluster_counts=self.cluster_counts,
-            accounts=AccountCoverage(expected=0, read=0, refused=0),
+            cluster_counts={id(row.cluster): row.counts for row in rows},
+            accounts=AccountCoverage(len(self.accounts), len(self.accounts) - refused, refused),
+            former=former,
             summary=self.tally.summary(),
             exit_code=code,
             gate=self._gate(),
@@ -202,6 +250,13 @@ class Scan:
             drop_stdout()  # `| head` has seen enough: that changes nothing about the answer
         return code
 
+    def _notes(self) -> Iterator[str]:
+        clusters = bool(self.clusters.rows or self.accounts)
+        if not self.counts.read and not self.gaps and not self.counts.invalid and not clusters:
+            yield "nothing to judge: no Kubernetes object was found (files must end in .yaml, .yml or .json)"
+        if self.clusters.rows and any("Secret" in plan.values.get("kinds", ()) for plan in self.settings.plans):
+            yield "Secrets are judged in files only: a cluster is never asked for them"
+
     # -- exit ---------------------------------------------------------------------------------------------------------
 
     def _decided(self) -> int:
@@ -210,7 +265,7 @@ class Scan:
     def _exit_reasons(self) -> list[str]:
         reasons = []
         decided = self._decided()
-        reached = self.counts.read or any(c.data_plane is not PlaneState.NOT_READ for c in self.clusters)
+        reached = self.counts.read or any(not _unread(row.cluster) for row in self.clusters.rows)
         if not reached or not (decided or self.tally.exempted):
             reasons.append("nothing_read")
         if self._over_gate():
@@ -250,6 +305,25 @@ class Scan:
             f"coverage: {covered:.0f}% of lists and documents were read, {self.min_coverage:g}% asked for"
         )
         return covered >= self.min_coverage
+
+
+def _applies(plan: Plan, estate: Estate, control_plane: bool | None) -> bool:
+    """Whether a check is about this part of the estate: the inside of a cluster, what its cloud says of it, an account,
+    or files. A plane that was not asked for leaves nothing unknown."""
+    resource = cloud.resource_of(plan.check.scope)
+    if resource is None:
+        return not control_plane and not (estate.account and not estate.cluster)
+    if control_plane is not None:
+        return control_plane and any(isinstance(item, resource) for item in estate.inventory.cloud)
+    account = estate.account
+    if not account or account.provider != resource.provider or account.control_plane is PlaneState.NOT_ASKED:
+        return False
+    # Clusters come one by one; an account answers for those that could not be listed.
+    return resource.scope_name != "cluster" or bool(estate.inventory.gaps_of((resource.kind,)))
+
+
+def _unread(cluster: Cluster) -> bool:
+    return {cluster.control_plane, cluster.data_plane} <= {PlaneState.NOT_READ, PlaneState.NOT_ASKED}
 
 
 @contextlib.contextmanager

@@ -80,7 +80,9 @@ class Running:
 
     timeout: Annotated[float, option(help="Seconds for one cluster.", panel="Run", min=1)] = 600
     request_timeout: Annotated[float, option(help="Seconds that a server may be silent.", panel="Run", min=0.1)] = 30
-    concurrency: Annotated[int, option(help="Clusters read side by side.", panel="Run", min=1, max=64)] = 4
+    concurrency: Annotated[
+        int | None, option(help="Clusters read side by side; 4, of a cloud 16.", panel="Run", min=1, max=64)
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,8 @@ class Logging:
 
 
 @dataclass(frozen=True)
-class ClusterScope:
-    """Which clusters of a kubeconfig, and what inside them."""
+class Contexts:
+    """Which clusters of a kubeconfig."""
 
     context: Annotated[
         list[str],
@@ -107,12 +109,65 @@ class ClusterScope:
     kubeconfig: Annotated[
         Path | None, option(help="Default: $KUBECONFIG, ~/.kube/config, in-cluster.", panel="Target")
     ] = None
+
+
+@dataclass(frozen=True)
+class Namespaces:
+    """What inside a cluster."""
+
     namespace: Annotated[
         list[str], option("-n", "--namespace", help="Read only this namespace; repeatable.", panel="Target")
     ] = field(default_factory=list)
     exclude_namespace: Annotated[
         list[str], option(help="Leave a namespace out; repeatable, globs.", panel="Target")
     ] = field(default_factory=list)
+
+
+class Planes(StrEnum):
+    BOTH = "both"
+    CONTROL = "control"
+    DATA = "data"
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Which of the clusters that a cloud lists, and what of them."""
+
+    cluster: Annotated[list[str], option(help="Only clusters of this name; repeatable, globs.", panel="Target")] = (
+        field(default_factory=list)
+    )
+    tag: Annotated[
+        list[str],
+        option(help="Only clusters with this tag: KEY or KEY=VALUE; repeatable.", panel="Target"),
+    ] = field(default_factory=list)
+    planes: Annotated[
+        Planes, option(help="The cloud's settings (control), what runs inside (data), or both.", panel="Target")
+    ] = Planes.BOTH
+
+
+class AzureCloud(StrEnum):
+    PUBLIC = "AzureCloud"
+    US_GOVERNMENT = "AzureUSGovernment"
+    CHINA = "AzureChinaCloud"
+
+
+@dataclass(frozen=True)
+class AzureScope:
+    """Which part of Azure, and as whom."""
+
+    subscription: Annotated[
+        list[str], option(help="Subscription, id or name; repeatable. Default: all that are visible.", panel="Target")
+    ] = field(default_factory=list)
+    tenant: Annotated[str | None, option(help="Entra tenant to log in to.", panel="Target")] = None
+    cloud: Annotated[AzureCloud, option(help="Azure cloud.", panel="Target")] = AzureCloud.PUBLIC
+    arm_endpoint: Annotated[
+        str | None,
+        option(help="Azure Resource Manager elsewhere: https://…", panel="Target", envvar="KUBEPOSTURE_ARM_ENDPOINT"),
+    ] = None
+    allow_local_account: Annotated[
+        bool,
+        option("--allow-local-account", help="Read clusters without Entra ID by their local account.", panel="Target"),
+    ] = False
 
 
 def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,8 +9,22 @@ import typer
 
 from scanner.cli import logs
 from scanner.cli.judge import Scan, settings_from
-from scanner.cli.options import ClusterScope, Judging, Logging, Reporting, Running, takes_options
+from scanner.cli.options import (
+    AzureScope,
+    Contexts,
+    Discovery,
+    Judging,
+    Logging,
+    Namespaces,
+    Planes,
+    Reporting,
+    Running,
+    takes_options,
+)
 from scanner.collect import Task
+from scanner.config import Settings
+
+CLOUD_CONCURRENCY = 16
 
 app = typer.Typer(help="Read clusters or manifests and judge them.", no_args_is_help=True)
 
@@ -29,21 +43,52 @@ def scan_manifests(
     """Judge manifests: YAML or JSON files, directories, `kubectl get -o json` dumps."""
     from scanner.cli.targets import manifest_task
 
-    scan = Scan(*settings_from(judging), reporting)
-    judge_tasks([manifest_task(paths, namespace)], scan, logging)
+    settings, config = settings_from(judging)
+    judge_tasks([manifest_task(paths, namespace)], Scan(settings.only(), config, reporting), logging)
 
 
 @app.command("kubeconfig")
 @takes_options
 def scan_kubeconfig(
-    scope: ClusterScope, judging: Judging, reporting: Reporting, running: Running, logging: Logging
+    contexts: Contexts,
+    namespaces: Namespaces,
+    judging: Judging,
+    reporting: Reporting,
+    running: Running,
+    logging: Logging,
 ) -> None:
     """Judge live clusters of a kubeconfig, or the one that this runs in."""
-    from scanner.cli.targets import ClusterTarget, kubeconfig_tasks
+    from scanner.cli.targets import Inside, kubeconfig_tasks
 
     settings, config = settings_from(judging)
-    tasks = kubeconfig_tasks(ClusterTarget(settings.kinds(), scope, running, settings.cluster_ids))
-    judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency)
+    settings = settings.only()
+    tasks = kubeconfig_tasks(contexts, Inside(settings.kinds(), namespaces, running, settings.cluster_ids))
+    judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or 4)
+
+
+@app.command("aks")
+@takes_options
+def scan_aks(
+    azure: AzureScope,
+    discovery: Discovery,
+    namespaces: Namespaces,
+    judging: Judging,
+    reporting: Reporting,
+    running: Running,
+    logging: Logging,
+) -> None:
+    """Judge AKS clusters, registries, Arc connections and Defender plans of Azure subscriptions."""
+    from scanner.cli.aks import AksTarget, aks_tasks
+
+    settings, config = settings_from(judging)
+    settings = on_planes(settings, discovery.planes, "azure")
+    with aks_tasks(AksTarget(settings, azure, discovery, namespaces, running)) as tasks:
+        judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+
+
+def on_planes(settings: Settings, planes: Planes, provider: str) -> Settings:
+    """The checks of the planes that were asked for; raises ConfigError if none of those is selected."""
+    return settings.only(provider=None if planes is Planes.DATA else provider, inside=planes is not Planes.CONTROL)
 
 
 def judge_tasks(tasks: Sequence[Task], scan: Scan, logging: Logging, concurrency: int = 1) -> None:

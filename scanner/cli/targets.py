@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from providers.files import manifests
 from scanner import bundle
-from scanner.cli.options import ClusterScope, Running
+from scanner.cli.options import Contexts, Namespaces, Running
+from scanner.clusters import server_keys
 from scanner.collect import Estate, Progress, Reading, Task, unread
 from scanner.config import ConfigError
 from scanner.inventory import Inventory
@@ -19,6 +20,7 @@ from scanner.kube import KINDS
 from scanner.model import Cluster, GapReason, PlaneState, utc_now
 
 if TYPE_CHECKING:
+    from providers.kubernetes.credentials import ApiAccess
     from providers.kubernetes.kubeconfig import Context
 
 SAMPLE = Path(__file__).parent.parent / "demo"
@@ -71,72 +73,92 @@ def _bundle_task(path: Path, kinds: frozenset[str]) -> Task:
 
 
 @dataclass(frozen=True)
-class ClusterTarget:
-    """Everything that reading one context needs."""
+class Inside:
+    """What is read inside a cluster, and how."""
 
     kinds: frozenset[str]
-    scope: ClusterScope
+    namespaces: Namespaces
     running: Running
     cluster_ids: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        for name in self.namespaces.namespace:
+            if any(fnmatchcase(name, pattern) for pattern in self.namespaces.exclude_namespace):
+                raise ConfigError(f"namespace {name!r} is both asked for and left out")
 
-def kubeconfig_tasks(target: ClusterTarget) -> list[Task]:
+
+@dataclass(frozen=True)
+class Look:
+    """What a look inside a cluster showed; `scope` is the base of finding ids, and `source` where that comes from."""
+
+    inventory: Inventory
+    uid: str | None
+    version: str | None
+    scope: str
+    source: str
+    keys: list[str]
+    plane: PlaneState
+
+
+def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress: Progress) -> Look:
+    """Raises ApiError and ConfigError of the Kubernetes provider where not even a connection can be had."""
+    from providers.kubernetes import reader
+    from providers.kubernetes.connection import connect
+
+    deadline = time.monotonic() + inside.running.timeout
+    wanted = inside.namespaces
+    fallback = getattr(access, "namespace", None)
+    with connect(access, request_timeout=inside.running.request_timeout, deadline=deadline) as server:
+        facts = reader.facts(server)
+        scope = reader.Scope(inside.kinds, wanted.namespace, wanted.exclude_namespace, fallback)
+        inventory = reader.read(server, scope, facts.version, progress)
+        arc = reader.arc_id(server) if "azure-arc" in inventory.namespace_labels else None
+    keys = [*server_keys(server.server, server.ca), *([f"id:{arc.lower()}"] if arc else [])]
+    if facts.uid:
+        id, source = facts.uid, "kube_system_uid"
+    elif name in inside.cluster_ids:
+        id, source = inside.cluster_ids[name], "config"
+    else:
+        id, source = f"api_server:{server.identity()}", "api_server"
+    return Look(inventory, facts.uid, facts.version, id, source, keys, _plane(inventory))
+
+
+def kubeconfig_tasks(wanted: Contexts, inside: Inside) -> list[Task]:
     """One task a context; raises ConfigError where the kubeconfig or a context is missing."""
     from providers.kubernetes.errors import ConfigError as Unusable
     from providers.kubernetes.kubeconfig import contexts
 
-    for name in target.scope.namespace:
-        if any(fnmatchcase(name, pattern) for pattern in target.scope.exclude_namespace):
-            raise ConfigError(f"namespace {name!r} is both asked for and left out")
-    kubeconfig = str(target.scope.kubeconfig) if target.scope.kubeconfig else None
     try:
-        chosen = contexts(kubeconfig, target.scope.context)
+        chosen = contexts(str(wanted.kubeconfig) if wanted.kubeconfig else None, wanted.context)
     except Unusable as error:
         raise ConfigError(str(error)) from None
-    return [_context_task(context, target) for context in chosen]
+    return [_context_task(context, inside) for context in chosen]
 
 
-def _context_task(context: Context, target: ClusterTarget) -> Task:
-    from providers.kubernetes import errors, reader
-    from providers.kubernetes.connection import connect
+def _context_task(context: Context, inside: Inside) -> Task:
+    from providers.kubernetes import errors
 
     def read(progress: Progress) -> Iterable[Reading]:
-        deadline = time.monotonic() + target.running.timeout
         try:
-            server = connect(context, request_timeout=target.running.request_timeout, deadline=deadline)
+            look = look_inside(context, context.name, inside, progress)
         except (errors.ConfigError, errors.ApiError) as error:
             reason = error.reason if isinstance(error, errors.ApiError) else GapReason.NOT_CONFIGURED
-            id = target.cluster_ids.get(context.name, "")
-            yield unread(context.name, "kubernetes", target.kinds, reason, str(error), id)
+            id = inside.cluster_ids.get(context.name, "")
+            yield unread(context.name, "kubernetes", inside.kinds, reason, str(error), id)
             return
-        with server:
-            facts = reader.facts(server)
-            scope = reader.Scope(
-                target.kinds, target.scope.namespace, target.scope.exclude_namespace, context.namespace
-            )
-            inventory = reader.read(server, scope, facts.version, progress)
-        id, source = _identity(context.name, facts.uid, target, f"api_server:{server.identity()}")
         cluster = Cluster(
-            id=id,
-            uid=facts.uid,
-            id_source=source,
+            id=look.scope,
+            uid=look.uid,
+            id_source=look.source,
             provider="kubernetes",
             name=context.name,
-            version=facts.version,
-            data_plane=_plane(inventory),
+            version=look.version,
+            data_plane=look.plane,
             observed_at=utc_now(),
         )
-        yield Reading(Estate(context.name, inventory, cluster))
+        yield Reading(Estate(context.name, look.inventory, cluster, keys=look.keys))
 
-    return Task(context.name, read, target.kinds, "kubernetes")
-
-
-def _identity(name: str, uid: str | None, target: ClusterTarget, fallback: str) -> tuple[str, str]:
-    if uid:
-        return uid, "kube_system_uid"
-    if name in target.cluster_ids:
-        return target.cluster_ids[name], "config"
-    return fallback, "api_server"
+    return Task(context.name, read, inside.kinds, "kubernetes")
 
 
 def _plane(inventory: Inventory) -> PlaneState:

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from scanner.inventory import Counts
-from scanner.model import Cluster, Finding, Gap
+from scanner.model import Account, Cluster, ClusterRef, Finding, Gap
 from scanner.summary import Summary
 
 
@@ -35,14 +35,18 @@ class AccountCoverage(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """What is known when the last finding is out. `gaps` are with the cluster they belong to, None for files."""
+    """What is known when the last finding is out. `gaps` are with their cluster or account, None for files.
+
+    `former` are ids under which clusters went into findings before it was known which clusters they are.
+    """
 
     scan: ScanInfo
     clusters: list[Cluster]
-    gaps: list[tuple[Cluster | None, Gap]]
+    gaps: list[tuple[Cluster | Account | None, Gap]]
     counts: Counts
     cluster_counts: Mapping[int, Counts]  # by identity of the Cluster object: names may repeat
     accounts: AccountCoverage
+    former: Mapping[str, ClusterRef]
     summary: Summary
     exit_code: int
     gate: str  # a sentence about --fail-on, "" without

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,13 +17,14 @@ from rich.text import Text
 from scanner.destination import Destination
 from scanner.inventory import Counts
 from scanner.kube import printable
-from scanner.model import Cluster, ExemptionNote, Finding, Gap, PlaneState, Severity, Status
+from scanner.model import Account, Cluster, ExemptionNote, Finding, Gap, PlaneState, Severity, Status
 from scanner.report import Ending
 from scanner.summary import Score, Summary
 
 WIDTH = 100
 EXAMPLES = 4  # objects shown for each check
 UNREAD = 12  # refused lists shown
+CLUSTERS = 20  # clusters and accounts shown
 INDENT = 9
 COLOURS = {
     Severity.CRITICAL: "bold white on red",
@@ -38,6 +39,12 @@ _HEADINGS = {
     Status.UNKNOWN: "Unknown: evidence is missing",
     Status.PASS: "Passes",
     Status.NOT_APPLICABLE: "Not applicable",
+}
+_STATES = {
+    PlaneState.COMPLETE: ("read completely", "green"),
+    PlaneState.PARTIAL: ("read in part", "magenta"),
+    PlaneState.NOT_READ: ("NOT READ", "bold magenta"),
+    PlaneState.NOT_ASKED: ("not asked for", "dim"),
 }
 
 
@@ -61,7 +68,7 @@ class _Group:
 
     def add(self, finding: Finding) -> None:
         self.count += 1
-        self.to_configure = finding.resource.kind in ("Cluster", "Files")
+        self.to_configure = finding.resource.kind in ("Cluster", "Files", "Account")
         if len(self.examples) < EXAMPLES:
             self.examples.append(
                 _Example(_cluster(finding), _place(finding), printable(finding.message, 400), _source(finding))
@@ -117,11 +124,22 @@ class TableOutput:
 
     def _coverage(self, ending: Ending) -> None:
         out = self._console
-        for cluster in ending.clusters:
-            gaps = [gap for owner, gap in ending.gaps if owner is cluster]
+        gaps: dict[int, list[Gap]] = defaultdict(list)
+        for owner, gap in ending.gaps:
+            gaps[id(owner)].append(gap)
+        self._accounts(ending, gaps)
+        # Those that lack something first: they are what the reader has to know of.
+        rows = (
+            sorted(ending.clusters, key=lambda c: not gaps[id(c)])
+            if len(ending.clusters) > CLUSTERS
+            else ending.clusters
+        )
+        for cluster in rows[:CLUSTERS]:
             out.print(_cluster_line(cluster, ending.cluster_counts.get(id(cluster))))
-            for line in _gap_lines(gaps, whole=cluster.data_plane is PlaneState.NOT_READ):
-                out.print(_indented(Text(line, style="magenta"), 2))
+            self._gaps(gaps[id(cluster)], whole=cluster.data_plane is PlaneState.NOT_READ)
+        if left := rows[CLUSTERS:]:
+            lacking = sum(bool(gaps[id(c)]) for c in left)
+            out.print(Text(f"… and {_n(len(left), 'more cluster')}, {lacking or 'none'} of them not read completely"))
         counts = ending.counts
         if counts.files_read or counts.files_failed:
             failed = f", {counts.files_failed} with errors" if counts.files_failed else ""
@@ -132,6 +150,27 @@ class TableOutput:
                     f"  {_n(counts.files_read, 'file')} read{failed}; {_n(counts.read, 'object')}{skipped}",
                 )
             )
+
+    def _accounts(self, ending: Ending, gaps: dict[int, list[Gap]]) -> None:
+        """How many clouds' accounts were read, and what was not."""
+        coverage = ending.accounts
+        if not coverage.expected:
+            return
+        refused = f", {coverage.refused} NOT READ" if coverage.refused else ""
+        at_least = "at least " if coverage.refused else ""
+        found = f"{_n(coverage.read, 'account')} read{refused}; {at_least}{_n(len(ending.clusters), 'cluster')}"
+        self._console.print(Text.assemble(("Cloud  ", "bold"), (found, "bold magenta" if refused else "")))
+        owners = {id(owner): owner for owner, _ in ending.gaps if isinstance(owner, Account)}
+        for owner in list(owners.values())[:CLUSTERS]:
+            state = ("NOT READ", "bold magenta") if owner.refused else ("read in part", "magenta")
+            self._console.print(Text.assemble(("Account ", "bold"), (printable(owner.name, 60), "bold"), "  ", state))
+            self._gaps(gaps[id(owner)], whole=owner.refused)
+        if len(owners) > CLUSTERS:
+            self._console.print(Text(f"… and {_n(len(owners) - CLUSTERS, 'more account')} not read completely"))
+
+    def _gaps(self, gaps: list[Gap], *, whole: bool) -> None:
+        for line in _gap_lines(gaps, whole=whole):
+            self._console.print(_indented(Text(line, style="magenta"), 2))
 
     def _section(self, status: Status) -> None:
         """Checks with findings of this status, worst first."""
@@ -229,8 +268,10 @@ def _place(finding: Finding) -> str:
     if r.name == "*":
         inside = f" in {r.namespace}" if r.namespace and r.namespace != "*" else ""
         text = f"{r.kind}{inside}"
-    elif r.kind in ("Cluster", "Files"):
+    elif r.kind in ("Cluster", "Files", "Account"):
         text = "to configure:"
+    elif r.cloud_id:
+        text = f"{r.kind.rpartition('/')[2]}/{printable(r.name, 80)}"
     else:
         container = f" ({printable(r.container, 63)})" if r.container else ""
         text = f"{r.namespace + '/' if r.namespace else ''}{r.kind}/{printable(r.name, 80)}{container}"
@@ -240,7 +281,11 @@ def _place(finding: Finding) -> str:
 
 
 def _cluster(finding: Finding) -> str:
-    return printable(finding.cluster.name, 60) if finding.cluster else ""
+    """Where the place is, as far as the place does not say that itself."""
+    if not finding.cluster:
+        return printable(finding.account or "", 60)
+    itself = finding.resource.cloud_id and finding.resource.name == finding.cluster.name
+    return "" if itself else printable(finding.cluster.name, 60)
 
 
 def _source(finding: Finding) -> str:
@@ -249,17 +294,19 @@ def _source(finding: Finding) -> str:
 
 
 def _cluster_line(cluster: Cluster, counts: Counts | None) -> Text:
-    read = f"{counts.judged} judged of {_n(counts.read, 'object')}" if counts else ""
-    colour = {PlaneState.COMPLETE: "green", PlaneState.PARTIAL: "magenta"}.get(cluster.data_plane, "bold magenta")
+    inside = cluster.data_plane not in (PlaneState.NOT_READ, PlaneState.NOT_ASKED)
+    read = f"; {counts.judged:,} judged of {_n(counts.read, 'object')}" if counts and inside else ""
     version = f" {printable(cluster.version, 30)}" if cluster.version else ""
-    state = {"complete": "read completely", "partial": "read in part", "not_read": "NOT READ"}
-    return Text.assemble(
-        ("Cluster ", "bold"),
-        (printable(cluster.name, 60), "bold"),
-        f"{version}  ",
-        (state.get(cluster.data_plane.value, cluster.data_plane.value), colour),
-        f"; {read}" if read and cluster.data_plane is not PlaneState.NOT_READ else "",
-    )
+    line = Text.assemble(("Cluster ", "bold"), (printable(cluster.name, 60), "bold"), f"{version}  ")
+    planes = [("control plane ", cluster.control_plane), ("inside ", cluster.data_plane)]
+    if cluster.control_plane is PlaneState.NOT_ASKED:
+        planes = [("", cluster.data_plane)]
+    elif cluster.control_plane is cluster.data_plane:
+        planes = [("both planes ", cluster.data_plane)]
+    for i, (name, state) in enumerate(planes):
+        words, style = _STATES[state]
+        line.append(f"{', ' if i else ''}{name}").append(words, style=style)
+    return line.append(read)
 
 
 def _gap_lines(gaps: list[Gap], *, whole: bool) -> list[str]:

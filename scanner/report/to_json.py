@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -10,7 +11,7 @@ from scanner import __project__, __version__
 from scanner.destination import Destination
 from scanner.findings import SCHEMA_VERSION
 from scanner.inventory import Counts
-from scanner.model import Cluster, Finding, Gap, GapReason, PlaneState
+from scanner.model import Account, Cluster, ClusterRef, Finding, Gap, GapReason, PlaneState
 from scanner.report import AccountCoverage, Ending, ScanInfo
 from scanner.summary import Summary
 
@@ -81,7 +82,7 @@ class JsonOutput:
         self._findings[finding.id] = finding
 
     def finish(self, ending: Ending) -> None:
-        findings = sorted(self._findings.values(), key=sort_key)
+        findings = sorted((_resolved(f, ending.former) for f in self._findings.values()), key=sort_key)
         encode, write = msgspec.json.Encoder().encode, self._destination.write
         # One finding a line and one write, so that a large report is never in memory as a whole.
         write(encode(_without_findings(ending)).removesuffix(b"]}"))
@@ -111,12 +112,19 @@ def _without_findings(ending: Ending) -> Report:
     )
 
 
+def _resolved(finding: Finding, former: Mapping[str, ClusterRef]) -> Finding:
+    if not finding.cluster or finding.cluster.id not in former:
+        return finding
+    return msgspec.structs.replace(finding, cluster=former[finding.cluster.id])
+
+
 def _coverage(accounts: AccountCoverage, clusters: list[Cluster], counts: Counts) -> Coverage:
-    states = [cluster.data_plane for cluster in clusters]
+    states = [cluster.state for cluster in clusters]
     return Coverage(
         accounts,
         ClusterCoverage(
-            expected=len(states),
+            # Where an account's clusters could not be listed, nobody knows how many there are.
+            expected=None if accounts.refused else len(states),
             judged=states.count(PlaneState.COMPLETE),
             partial=states.count(PlaneState.PARTIAL),
             unread=states.count(PlaneState.NOT_READ),
@@ -126,10 +134,12 @@ def _coverage(accounts: AccountCoverage, clusters: list[Cluster], counts: Counts
     )
 
 
-def _gap_row(cluster: Cluster | None, gap: Gap) -> GapRow:
+def _gap_row(owner: Cluster | Account | None, gap: Gap) -> GapRow:
+    cluster = owner if isinstance(owner, Cluster) else None
+    account = owner.id if isinstance(owner, Account) else cluster.account if cluster else None
     return GapRow(
-        provider=cluster.provider if cluster else "files",
-        account=cluster.account if cluster else None,
+        provider=owner.provider if owner else "files",
+        account=account,
         region=cluster.region if cluster else None,
         cluster=cluster.name if cluster else None,
         namespace=gap.namespace,

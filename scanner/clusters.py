@@ -1,0 +1,134 @@
+"""Which readings are of one cluster: a cloud's inventory, a kubeconfig and a bundle from inside may all know it.
+
+A reading has keys: uid:… of kube-system, id:… of the cloud (of an Arc connection too), server:… its API server's
+address, ca:… its authority, config:… or context:… a name. Two readings that share one are of one cluster, unless both
+know a uid and those differ: a proxy in front of many clusters has one address and one authority.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from scanner.collect import Estate
+from scanner.inventory import Counts
+from scanner.model import Cluster, PlaneState
+
+_SHARED = ("server:", "ca:")  # keys that several clusters may have in common
+
+
+def server_keys(server: str, ca: bytes | None) -> list[str]:
+    """Keys of an API server: its address, unless that means something else elsewhere, and its authority."""
+    parts = urlsplit(server.lower())
+    host = parts.hostname or ""
+    keys = []
+    if "." in host and not host.endswith((".svc", ".local")) and not host.replace(".", "").isdigit():
+        port = "" if parts.port in (None, 443) else f":{parts.port}"
+        keys.append(f"server:{host}{port}{parts.path.rstrip('/')}")
+    if authority := _authority(ca):
+        keys.append(f"ca:{authority}")
+    return keys
+
+
+def _authority(ca: bytes | None) -> str:
+    try:
+        start = (ca or b"").index(b"-----BEGIN CERTIFICATE-----")
+        end = (ca or b"").index(b"-----END CERTIFICATE-----") + len(b"-----END CERTIFICATE-----")
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert((ca or b"")[start:end].decode())).hexdigest()[:32]
+    except ValueError:
+        return ""
+
+
+@dataclass(slots=True)
+class Row:
+    """One cluster of the report, of one or more readings."""
+
+    cluster: Cluster
+    keys: set[str]
+    counts: Counts = field(default_factory=Counts)
+    former: set[str] = field(default_factory=set)  # ids under which findings went out before more was known
+
+
+class Clusters:
+    """The rows of the report."""
+
+    def __init__(self) -> None:
+        self.rows: list[Row] = []
+        self._by_key: dict[str, list[Row]] = {}
+
+    def join(self, estate: Estate, cluster: Cluster) -> tuple[Row, bool]:
+        """The row that a reading belongs to, and whether an earlier one was of the same cluster."""
+        keys = {*estate.keys, f"id:{cluster.id}", *([f"uid:{cluster.uid}"] if cluster.uid else [])}
+        sharing = {id(row): row for key in sorted(keys) for row in self._by_key.get(key, ())}
+        same = [row for row in sharing.values() if _same(row, cluster, keys)]
+        known = (
+            len(same) > 0 and len({row.cluster.uid for row in same} - {None}) < 2
+        )  # else one of several behind a proxy
+        row = same[0] if known else Row(cluster, set())
+        if known:
+            for other in same[1:]:
+                self._remove(other)
+                _merge(row, other.cluster, other.counts)
+                row.former |= other.former
+                keys |= other.keys
+            _merge(row, cluster, estate.inventory.counts)
+        else:
+            row.counts.add(estate.inventory.counts)
+            self.rows.append(row)
+        for key in keys - row.keys:
+            self._by_key.setdefault(key, []).append(row)
+        row.keys |= keys
+        return row, known
+
+    def _remove(self, row: Row) -> None:
+        self.rows = [r for r in self.rows if r is not row]
+        for key in row.keys:
+            self._by_key[key] = [r for r in self._by_key[key] if r is not row]
+
+    def row_of(self, row: Row) -> Row:
+        """The row that this one has become part of, or the row itself."""
+        id = row.cluster.id
+        return next(
+            (r for r in self._by_key.get(f"id:{id}", ()) if r is row or id == r.cluster.id or id in r.former), row
+        )
+
+
+def _same(row: Row, cluster: Cluster, keys: set[str]) -> bool:
+    if row.cluster.uid and cluster.uid:
+        return row.cluster.uid == cluster.uid
+    common = row.keys & keys
+    if row.cluster.cloud_id and cluster.cloud_id:
+        common = {key for key in common if not key.startswith(_SHARED)}
+    return bool(common)
+
+
+def _merge(row: Row, cluster: Cluster, counts: Counts) -> None:
+    """What the cloud says of the cluster names it; each plane is as read as its best reading, less what that lacks."""
+    known = row.cluster
+    row.counts.add(counts)
+    named, other = (known, cluster) if _naming(known) >= _naming(cluster) else (cluster, known)
+    row.former = (row.former | {known.id, cluster.id}) - {named.id}
+    for name in ("id", "id_source", "cloud_id", "provider", "name", "account", "region", "tags"):
+        setattr(known, name, getattr(named, name))
+    known.uid = known.uid or cluster.uid
+    known.version = named.version or other.version
+    known.control_plane = _state(known.control_plane, cluster.control_plane)
+    known.data_plane = _state(known.data_plane, cluster.data_plane)
+    known.observed_at = max(known.observed_at, cluster.observed_at)
+
+
+def _naming(cluster: Cluster) -> int:
+    """The cloud that runs a cluster names it before one that it is only connected to, and that before a kubeconfig."""
+    if not cluster.cloud_id:
+        return 0
+    return 1 if "/connectedclusters/" in cluster.cloud_id.lower() else 2
+
+
+def _state(a: PlaneState, b: PlaneState) -> PlaneState:
+    """Of two looks: an unread one takes nothing from the other, an incomplete one does."""
+    for state in (PlaneState.PARTIAL, PlaneState.COMPLETE, PlaneState.NOT_READ):
+        if state in (a, b):
+            return state
+    return PlaneState.NOT_ASKED
