@@ -14,6 +14,7 @@ import pytest
 from cli import kubeposture, process
 
 import checks
+from providers.azure.reader import LISTS
 from scanner import config
 from scanner.check import (
     AZURE_SYSTEM,
@@ -104,8 +105,56 @@ MICROSOFT = {
         "compromised containers", "f0debc84-981c-4a0d-924d-aa4bd7d55fef",
         "6:098fc59e-46c7-4d99-9b16-64990e543d75", "medium", ACCESS, True),
 }
+# Of clouds: title, assessment key, policy definition, severity.
+MICROSOFT_CLOUD = {
+    "azure-aks-defender-profile": (
+        "Azure Kubernetes Service clusters should have Defender profile enabled",
+        "56a83a6e-c417-42ec-b567-1e6fcb3d09a9", "a1840de2-8088-4ea8-b153-b4c723e9cb01", "high"),
+    "azure-aks-azure-policy-addon": (
+        "Azure Kubernetes Service clusters should have the Azure Policy add-on for Kubernetes installed",
+        "08e628db-e2ed-4793-bc91-d13e684401c3", "0a15ec92-a229-4763-bb14-0ea34a568f8d", "high"),
+    "azure-aks-rbac": (
+        "Role-Based Access Control should be used on Kubernetes Services",
+        "b0fdc63a-38e7-4bab-a7c4-2c2665abbaa9", "ac4a19c2-fa67-49b4-8ae5-0b2e78c49457", "high"),
+    "azure-aks-api-server-restricted": (
+        "Kubernetes API server should be configured with restricted access",
+        "1a2b5b4c-f80d-46e7-ac81-b51a9fb363de", "0e246bcf-5f6f-4f87-bc6f-775d4712c7ea", "high"),
+    "azure-aks-diagnostic-logs": (
+        "Diagnostic logs in Kubernetes services should be enabled",
+        "bb318338-de6a-42ff-8428-8274c897d564", "245fc9df-fa96-4414-9a0b-3738c2f7341c", "low"),
+    "azure-acr-cmk": (
+        "(Enable if required) Container registries should be encrypted with a customer-managed key (CMK)",
+        "af560c4d-9c05-e073-b9f1-f7a94958ff25", "5b9159ae-1701-4a6f-9a7a-aa9c8ddd0580", "low"),
+    "azure-acr-network-restricted": (
+        "Container registries should not allow unrestricted network access",
+        "9b828565-a0ed-61c2-6bf3-1afc99a9b2ca", "d0793b48-0edc-4296-a390-4c75d1bdfd71", "medium"),
+    "azure-acr-private-link": (
+        "Container registries should use private link",
+        "13e7d036-6903-821c-6018-962938929bf0", "e8eef0a8-67cf-4eb4-9386-14b0e78733d4", "medium"),
+    "azure-defender-containers-plan": (
+        "Microsoft Defender for Containers should be enabled",
+        "e599a9fe-30e3-47c6-a173-8b4b6d9d3255", "1c988dd6-ade4-430f-a608-2a3e5b0a6d38", "high"),
+    "azure-arc-policy-extension": (
+        "Azure Arc-enabled Kubernetes clusters should have the Azure Policy extension installed",
+        "0642d770-b189-42ef-a2ce-9dcc3ec6c169", "6b2122c1-8120-4ff5-801b-17625a355590", "high"),
+    "azure-arc-defender-extension": (
+        "Azure Arc-enabled Kubernetes clusters should have the Defender extension installed",
+        "3ef9848c-c2c8-4ff3-8b9c-4c8eb8ddfce6", "8dfab9c4-fe7b-49ad-85e4-1e9be085358f", "high"),
+    "aws-connector-defender-containers": (
+        "Microsoft Defender for Containers should be enabled on AWS connectors",
+        "11d0f4af-6924-4a2e-8b66-781a4553c828", "", "high"),
+    "gcp-connector-defender-containers": (
+        "Microsoft Defender for Containers should be enabled on GCP connectors",
+        "d42ac63d-0592-43b2-8bfa-ff9199da595e", "", "high"),
+    "gcp-connector-defender-advanced": (
+        "Advanced configuration of Defender for Containers should be enabled on GCP connectors",
+        "b7683ca3-3a11-49b6-b9d4-a112713edfa3", "", "high"),
+}
 # fmt: on
-FRAMEWORKS = {"mdc", "azure-policy", "pss", "cis-k8s", "cis-aks", "cis-eks", "cis-gke", "nsa", "mitre"}
+FRAMEWORKS = {
+    *("mdc", "azure-policy", "pss", "cis-k8s", "cis-aks", "cis-eks", "cis-gke", "nsa", "mitre"),
+    *("checkov", "prowler"),
+}
 CATALOGUE = checks.load()
 
 
@@ -114,7 +163,17 @@ def refs(item: Check, framework: str) -> list[str]:
 
 
 def test_all_of_microsofts_are_there() -> None:
-    assert set(CATALOGUE) >= set(MICROSOFT)
+    assert set(CATALOGUE) >= {*MICROSOFT, *MICROSOFT_CLOUD}
+    keys = [key for item in CATALOGUE.values() for key in item.assessment_keys]
+    assert len(keys) == len(set(keys)) == len(MICROSOFT) + len(MICROSOFT_CLOUD)
+
+
+@pytest.mark.parametrize("id", MICROSOFT_CLOUD)
+def test_what_microsoft_publishes_of_clouds(id: str) -> None:
+    title, key, policy, severity = MICROSOFT_CLOUD[id]
+    item = CATALOGUE[id]
+    assert (item.title, item.severity, item.assessment_keys) == (title, severity, (key,))
+    assert {r.id for r in item.refs if r.framework == "azure-policy"} == ({policy} if policy else set())
 
 
 @pytest.mark.parametrize("id", MICROSOFT)
@@ -141,7 +200,7 @@ def test_a_person_can_read_it(item: Check) -> None:
     assert not item.title.endswith(".")
     assert item.why.endswith(".")
     assert item.fix.endswith(".")
-    assert item.category == "data_plane"
+    assert item.category == ("data_plane" if item.id.startswith("k8s-") else "control_plane")
     for parameter in item.parameters.values():
         assert parameter.doc
         assert not parameter.doc.endswith(".")
@@ -229,7 +288,8 @@ def test_defaults_can_be_configured_as_they_are_shown(item: Check) -> None:
 @pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda c: c.id)
 def test_names_inside_a_declaration_exist(item: Check) -> None:
     assert set(item.required) | set(item.needs_if) | set(item.passed) <= set(item.parameters)
-    assert {*item.needs, *(kind for kinds in item.needs_if.values() for kind in kinds)} <= set(KINDS)
+    known = set(LISTS) if item.provider else set(KINDS)
+    assert {*item.needs, *(kind for kinds in item.needs_if.values() for kind in kinds)} <= known
 
 
 def test_list_is_the_same_each_time() -> None:
@@ -364,12 +424,12 @@ def test_two_checks_of_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 # Imports
 
 SDKS = ("azure", "boto3", "botocore", "google", "kubernetes", "msrest")
-FOR_CHECKS = {f"scanner.{m}" for m in ("model", "kube", "check", "quantity", "image_ref", "ports")}
+FOR_CHECKS = {f"scanner.{m}" for m in ("model", "kube", "cloud", "cidr", "check", "quantity", "image_ref", "ports")}
 FOR_PROVIDERS = {
     f"scanner.{m}"
     for m in (
         *("model", "kube", "wire", "normalize", "inventory", "owners", "workloads", "bundle", "collect"),
-        "safe_yaml",
+        *("safe_yaml", "cloud", "plain", "__project__", "__version__"),
     )
 }
 

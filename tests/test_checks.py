@@ -12,6 +12,7 @@ import pytest
 from support import FIXTURES, judge_fixture, line, objects, statuses
 
 import checks
+from scanner import cloud
 from scanner.model import Finding
 
 FOLDER = FIXTURES / "checks"
@@ -69,6 +70,8 @@ def test_findings_read_as_before(folder: Path) -> None:
 @pytest.mark.parametrize("check", checks.load())
 @pytest.mark.parametrize("answer", MEANING)
 def test_every_check_has_every_answer(check: str, answer: str) -> None:
+    if answer == "na" and checks.load()[check].scope in (cloud.AzureSubscription, cloud.SecurityConnector):
+        return  # they are not created or deleted while a scan looks
     assert [p for p in PATHS if p.parent.name == check and expected(p) == answer], f"no fixture {check}/{answer}-*.yaml"
 
 
@@ -79,5 +82,5 @@ def test_no_fixture_without_its_check() -> None:
 
 
 def test_every_workload_kind_appears() -> None:
-    kinds = {o["kind"] for p in PATHS for o in objects(p.read_text(encoding="utf-8"))}
+    kinds = {o.get("kind") for p in PATHS for o in objects(p.read_text(encoding="utf-8"))}
     assert kinds >= WORKLOAD_KINDS

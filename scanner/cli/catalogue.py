@@ -96,7 +96,8 @@ def page(check: Check) -> Iterable[str]:
     yield ""
     yield f"severity  {check.severity.value}"
     yield f"judges    each {check.scope_name}{_when(check)}"
-    yield f"control   {', '.join(check.controls)}"
+    for control in check.controls:
+        yield f"control   {control}"
     for ref in check.refs:
         yield f"ref       {ref}"
     if check.required:

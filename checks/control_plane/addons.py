@@ -1,0 +1,60 @@
+"""Add-ons that open a cluster, or that are set up badly."""
+
+from __future__ import annotations
+
+from scanner.check import NETWORK, check
+from scanner.cloud import AksCluster, expect
+from scanner.model import Severity, Verdict, not_applicable
+
+
+@check(
+    "azure-aks-kube-dashboard",
+    Severity.MEDIUM,
+    controls=NETWORK,
+    fix="Run `az aks disable-addons -g GROUP -n CLUSTER --addons kube-dashboard`.",
+    refs=("checkov:CKV_AZURE_8",),
+)
+def aks_kube_dashboard(c: AksCluster) -> Verdict:
+    """AKS clusters should not run the Kubernetes dashboard add-on
+
+    The dashboard acts with rights of its own for whoever reaches it, and the add-on is retired.
+    """
+    enabled = c.addon("kubeDashboard").flag("enabled")
+    return expect(not enabled.value, "the Kubernetes dashboard add-on is on", enabled)
+
+
+@check(
+    "azure-aks-http-app-routing",
+    Severity.LOW,
+    controls=NETWORK,
+    fix="Move to the application routing add-on, then run `az aks disable-addons -g GROUP -n CLUSTER "
+    "--addons http_application_routing`.",
+    refs=("checkov:CKV_AZURE_246",),
+)
+def aks_http_app_routing(c: AksCluster) -> Verdict:
+    """AKS clusters should not run the HTTP application routing add-on
+
+    The add-on is retired and gets no fixes. It publishes applications over plain HTTP under names in a public zone.
+    """
+    enabled = c.addon("httpApplicationRouting").flag("enabled")
+    return expect(not enabled.value, "the HTTP application routing add-on is on", enabled)
+
+
+@check(
+    "azure-aks-secret-rotation",
+    Severity.LOW,
+    controls=("Implement security best practices",),
+    fix="Run `az aks addon update -g GROUP -n CLUSTER --addon azure-keyvault-secrets-provider "
+    "--enable-secret-rotation`.",
+    refs=("checkov:CKV_AZURE_172",),
+)
+def aks_secret_rotation(c: AksCluster) -> Verdict:
+    """AKS clusters should rotate secrets from Key Vault automatically
+
+    Without rotation pods keep a secret that was changed in the vault, often because it leaked, until they restart.
+    """
+    provider = c.addon("azureKeyvaultSecretsProvider")
+    if not provider.flag("enabled").value:
+        return not_applicable("addon_off")
+    rotation = provider.text("config.enableSecretRotation")
+    return expect(rotation.equals("true"), "secrets from Key Vault are not rotated", rotation)

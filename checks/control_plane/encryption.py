@@ -1,0 +1,119 @@
+"""What is encrypted at rest, and with whose keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from scanner.check import check
+from scanner.cloud import AksCluster, AksNodePool, ContainerRegistry, expect
+from scanner.model import Evidence, Severity, Verdict, text
+
+_AT_REST = ("Enable encryption at rest",)
+
+
+@check(
+    "azure-aks-kms-etcd",
+    Severity.MEDIUM,
+    controls=_AT_REST,
+    fix="Run `az aks update -g GROUP -n CLUSTER --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID`, then "
+    "rewrite the secrets with `kubectl get secrets -A -o json | kubectl replace -f -`.",
+    refs=(
+        "azure-policy-1:dbbdc317-9734-4dd8-9074-993b29c69008",
+        "cis-aks-1.8:5.3.1",
+        "prowler:aks_cluster_kms_cmk_encryption_enabled",
+    ),
+)
+def aks_kms_etcd(
+    c: AksCluster, *, azure_rules: Annotated[bool, "only a key of your own in Key Vault counts"] = False
+) -> Verdict:
+    """AKS clusters should encrypt Kubernetes secrets with a key management service
+
+    In etcd secrets are only as secret as the disk and its backups. With KMS each is encrypted by a key that is kept
+    elsewhere: your own in Key Vault, or one that the service manages.
+    """
+    own = c.flag("properties.securityProfile.azureKeyVaultKms.enabled")
+    message = "secrets in etcd are not encrypted by a key management service"
+    if own.value or azure_rules:
+        return expect(own.value, message, own)
+    managed = c.text("properties.securityProfile.kubernetesResourceObjectEncryptionProfile.infrastructureEncryption")
+    return expect(managed.equals("Enabled"), message, own, managed)
+
+
+@check(
+    "azure-aks-encryption-at-host",
+    Severity.LOW,
+    controls=_AT_REST,
+    fix="Add a pool with `az aks nodepool add --enable-encryption-at-host`, move the workloads and delete this one.",
+    refs=("azure-policy-1:41425d9f-d1a5-499a-9932-f8ed8453932c", "checkov:CKV_AZURE_227"),
+)
+def aks_encryption_at_host(p: AksNodePool) -> Verdict:
+    """AKS node pools should encrypt temporary disks and caches at the host
+
+    Without it the caches and temporary disks of nodes, with what containers write to them, lie unencrypted on the
+    host.
+    """
+    enabled = p.flag("enableEncryptionAtHost")
+    return expect(enabled.value, "temporary disks and caches are not encrypted at the host", enabled)
+
+
+@check(
+    "azure-aks-disk-encryption-set",
+    Severity.LOW,
+    controls=_AT_REST,
+    fix="A disk encryption set can be chosen only when a cluster is created: `az aks create "
+    "--node-osdisk-diskencryptionset-id SET_ID`.",
+    refs=("azure-policy-1:7d7be79c-23ba-4033-84dd-45e2a5ccdd67", "checkov:CKV_AZURE_117"),
+    on=False,
+)
+def aks_disk_encryption_set(c: AksCluster) -> Verdict:
+    """(Enable if required) AKS clusters should encrypt disks with a customer-managed key
+
+    Disks are always encrypted, by default with keys that Microsoft manages. A key of your own is needed only where
+    rules demand it, so the check is off unless selected.
+    """
+    key = c.text("properties.diskEncryptionSetID")
+    return expect(bool(key.value), "disks are encrypted with a key that Microsoft manages", key)
+
+
+@check(
+    "azure-aks-fips",
+    Severity.INFO,
+    controls=("Implement security best practices",),
+    fix="Add a pool with `az aks nodepool add --enable-fips-image`, move the workloads and delete this one.",
+    refs=(),
+)
+def aks_fips(p: AksNodePool) -> Verdict:
+    """AKS node pools should run FIPS-validated node images
+
+    Public authorities and their suppliers may have to use validated cryptography; for others it is a choice.
+    """
+    pool = p.flag("enableFIPS")
+    if pool.value:
+        return expect(True, "", pool)
+    cluster = p.owner.flag("properties.enableFIPS")
+    return expect(cluster.value, "the node image has no FIPS-validated cryptography", pool, cluster)
+
+
+@check(
+    "azure-acr-cmk",
+    Severity.LOW,
+    controls=("Implement security best practices",),
+    fix="A customer-managed key can be chosen only when a registry is created: `az acr create --sku Premium "
+    "--identity IDENTITY_ID --key-encryption-key KEY_ID`.",
+    refs=("mdc:af560c4d-9c05-e073-b9f1-f7a94958ff25", "azure-policy-1:5b9159ae-1701-4a6f-9a7a-aa9c8ddd0580"),
+    on=False,
+)
+def acr_cmk(r: ContainerRegistry) -> Verdict:
+    """(Enable if required) Container registries should be encrypted with a customer-managed key (CMK)
+
+    Registries are always encrypted, by default with keys that Microsoft manages. A key of your own is needed only where
+    rules demand it, so the check is off unless selected.
+    """
+    status = r.text("properties.encryption.status")
+    if not status.equals("enabled"):
+        return expect(False, "images are encrypted with a key that Microsoft manages", status)
+    key = r.part("properties.encryption.keyVaultProperties")
+    shown = (
+        Evidence(f"{key.path}.{name}", text(key.wire.get(name))) for name in ("keyIdentifier", "keyRotationEnabled")
+    )
+    return expect(True, "", status, *shown)

@@ -1,0 +1,132 @@
+"""What is recorded of a cluster, and where it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from scanner.check import check
+from scanner.cloud import AksCluster, Facts, Setting, expect
+from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, text
+
+_LOGGING = ("Enable auditing and logging",)
+_SETTINGS = "diagnosticSettings"
+_DESTINATIONS = (
+    "properties.workspaceId",
+    "properties.storageAccountId",
+    "properties.eventHubAuthorizationRuleId",
+    "properties.marketplacePartnerId",
+)
+
+
+def _enabled_logs(c: AksCluster) -> Iterator[tuple[Facts, Facts]]:
+    """Each diagnostic setting with each of its logs that is on."""
+    for setting in c.listed(_SETTINGS):
+        for log in setting.parts("properties.logs"):
+            if log.flag("enabled").value:
+                yield setting, log
+
+
+def _category(log: Facts) -> Setting[str]:
+    """A log's category, or the group of categories that it stands for."""
+    category = log.text("category")
+    return log.text("categoryGroup") if category.sent is None else category
+
+
+def _no_logs(c: AksCluster) -> list[Evidence]:
+    settings = c.listed(_SETTINGS)
+    return [Evidence(f"{s.path}.properties.logs", "none enabled") for s in settings] or [Evidence(_SETTINGS, text([]))]
+
+
+@check(
+    "azure-aks-diagnostic-logs",
+    Severity.LOW,
+    controls=_LOGGING,
+    fix="Run `az monitor diagnostic-settings create --resource CLUSTER_ID --name audit --workspace WORKSPACE_ID "
+    '--logs \'[{"categoryGroup": "audit", "enabled": true}]\'` and keep the workspace\'s data for a year.',
+    refs=("mdc:bb318338-de6a-42ff-8428-8274c897d564", "azure-policy-1:245fc9df-fa96-4414-9a0b-3738c2f7341c"),
+    needs=(_SETTINGS,),
+)
+def aks_diagnostic_logs(
+    c: AksCluster,
+    *,
+    retention_days: Annotated[int, "days that a storage account must keep logs, where the setting limits them"] = 365,
+) -> Verdict:
+    """Diagnostic logs in Kubernetes services should be enabled
+
+    Without the control plane's logs nobody can tell afterwards who did what. Metrics are no logs. How long a workspace
+    keeps them is set in the workspace and not judged here.
+    """
+    short = []
+    for setting, log in _enabled_logs(c):
+        days = _deleted_after(log) if setting.text("properties.storageAccountId").value else 0
+        if days == 0 or days >= retention_days:
+            destinations = (setting.text(path) for path in _DESTINATIONS)
+            return expect(True, "", _category(log), *(d for d in destinations if d.value))
+        short.append(Evidence(f"{log.path}.retentionPolicy.days", str(days)))
+    if short:
+        return fail(f"logs are deleted before {retention_days} days have passed", *short, reason="short_retention")
+    return fail("no control plane log is kept", *_no_logs(c))
+
+
+def _deleted_after(log: Facts) -> int:
+    """The days that a storage account keeps a log, 0 for ever."""
+    if not log.flag("retentionPolicy.enabled").value:
+        return 0
+    days = log.get("retentionPolicy.days")
+    if days is None:
+        return 0
+    if isinstance(days, int) and not isinstance(days, bool):
+        return days
+    where = f"{log.path}.retentionPolicy.days"
+    detail = f"{where} is {str(days)[:60]!r} and not a number"
+    raise MissingEvidence(Gap(what=where, reason=GapReason.BAD_DATA, detail=detail))
+
+
+_GROUPS = {"audit", "alllogs"}  # of categories: both hold every audit log
+
+
+@check(
+    "azure-aks-audit-log-category",
+    Severity.MEDIUM,
+    controls=_LOGGING,
+    fix="Run `az monitor diagnostic-settings create --resource CLUSTER_ID --name audit --workspace WORKSPACE_ID "
+    '--logs \'[{"category": "kube-audit-admin", "enabled": true}, {"category": "guard", "enabled": true}]\'`.',
+    refs=("cis-aks-1.8:2.1.1",),
+    needs=(_SETTINGS,),
+)
+def aks_audit_log_category(c: AksCluster) -> Verdict:
+    """AKS clusters should keep the Kubernetes audit log
+
+    Of all logs of the control plane only the audit log says who asked the API server for what; `guard` says who signed
+    in through Entra ID.
+    """
+    categories = [_category(log) for _, log in _enabled_logs(c)]
+    names = {category.value.casefold() for category in categories}
+    evidence = categories or _no_logs(c)
+    if not names & {"kube-audit", "kube-audit-admin", *_GROUPS}:
+        return expect(False, "the Kubernetes audit log is not kept", *evidence)
+    signs_in_with_entra = c.get("properties.aadProfile") is not None
+    guarded = not signs_in_with_entra or bool(names & {"guard", *_GROUPS})
+    return expect(guarded, "the log of sign-ins through Entra ID, guard, is not kept", *evidence, reason="no_guard")
+
+
+@check(
+    "azure-aks-monitoring",
+    Severity.LOW,
+    controls=_LOGGING,
+    fix="Run `az aks enable-addons -g GROUP -n CLUSTER --addons monitoring --workspace-resource-id WORKSPACE_ID`.",
+    refs=("checkov:CKV_AZURE_4", "prowler:aks_cluster_azure_monitor_enabled"),
+)
+def aks_monitoring(c: AksCluster) -> Verdict:
+    """AKS clusters should be monitored
+
+    Container Insights or managed Prometheus shows the load, restarts and failures by which many attacks are noticed.
+    """
+    sources = (
+        c.flag("properties.azureMonitorProfile.containerInsights.enabled"),
+        c.addon("omsagent").flag("enabled"),
+        c.flag("properties.azureMonitorProfile.metrics.enabled"),
+    )
+    on = [source for source in sources if source.value]
+    return expect(bool(on), "nothing collects the cluster's logs and metrics", *(on or sources))

@@ -1,0 +1,116 @@
+"""Who may pull from a registry, and what leaves it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from scanner.check import ACCESS, check
+from scanner.cloud import ContainerRegistry, expect
+from scanner.model import Severity, Verdict
+
+_POLICIES = "properties.policies"
+ContentPolicy = Literal["quarantinePolicy", "trustPolicy", "retentionPolicy"]
+
+
+@check(
+    "azure-acr-admin-user",
+    Severity.HIGH,
+    controls=ACCESS,
+    fix="Run `az acr update -n REGISTRY --admin-enabled false` once clients use Entra ID or repository tokens.",
+    refs=(
+        "azure-policy-1:dc921057-6b28-4fbe-9b83-f7bec05db6c2",
+        "checkov:CKV_AZURE_137",
+        "prowler:containerregistry_admin_user_disabled",
+    ),
+)
+def acr_admin_user(r: ContainerRegistry) -> Verdict:
+    """Container registries should have the admin user disabled
+
+    The admin user is one shared password that may push and delete every image, and leaves no name in the logs.
+    """
+    enabled = r.flag("properties.adminUserEnabled")
+    return expect(not enabled.value, "the admin user with its shared password is on", enabled)
+
+
+@check(
+    "azure-acr-anonymous-pull",
+    Severity.HIGH,
+    controls=ACCESS,
+    fix="Run `az acr update -n REGISTRY --anonymous-pull-enabled false`.",
+    refs=("azure-policy-1:9f2dea28-e834-476c-99c5-3507b4728395", "checkov:CKV_AZURE_138"),
+)
+def acr_anonymous_pull(r: ContainerRegistry) -> Verdict:
+    """Container registries should not allow anonymous pull
+
+    Images hold code, and too often configuration and secrets. Anonymous pull gives all of them to whoever asks.
+    """
+    enabled = r.flag("properties.anonymousPullEnabled")
+    return expect(not enabled.value, "everyone can pull every image without signing in", enabled)
+
+
+@check(
+    "azure-acr-arm-audience-token",
+    Severity.LOW,
+    controls=ACCESS,
+    fix="Run `az acr config authentication-as-arm update -r REGISTRY --status disabled`.",
+    refs=("azure-policy-1:42781ec6-6127-4c30-bdfa-fb423a0047d3",),
+)
+def acr_arm_audience_token(r: ContainerRegistry) -> Verdict:
+    """Container registries should not accept tokens made for Azure Resource Manager
+
+    A token that leaks from any tool that manages Azure then also opens the registry. Tokens made for registries do not
+    open anything else.
+    """
+    status = r.text(f"{_POLICIES}.azureADAuthenticationAsArmPolicy.status")
+    return expect(status.equals("disabled"), "tokens made for Azure Resource Manager open the registry", status)
+
+
+@check(
+    "azure-acr-export",
+    Severity.LOW,
+    controls=ACCESS,
+    fix="With public network access off, run `az resource update --ids REGISTRY_ID --set "
+    "properties.policies.exportPolicy.status=disabled`.",
+    refs=("azure-policy-1:524b0254-c285-4903-bee6-bb8126cde579",),
+)
+def acr_export(
+    r: ContainerRegistry,
+    *,
+    azure_rules: Annotated[bool, "public network access must be disabled too"] = False,
+) -> Verdict:
+    """Container registries should not allow export
+
+    With export on, `az acr import` and transfer pipelines copy images to registries that you do not control.
+    """
+    status = r.text(f"{_POLICIES}.exportPolicy.status")
+    message = "images can be exported to other registries"
+    if not azure_rules or not status.equals("disabled"):
+        return expect(status.equals("disabled"), message, status)
+    access = r.text("properties.publicNetworkAccess")
+    return expect(access.equals("Disabled"), "public network access is not disabled", status, access)
+
+
+@check(
+    "azure-acr-content-policies",
+    Severity.INFO,
+    controls=("Remediate vulnerabilities",),
+    fix="Run `az acr config retention update -r REGISTRY --status enabled --days 30 --type UntaggedManifests`, and "
+    "`az resource update --ids REGISTRY_ID --set properties.policies.quarantinePolicy.status=enabled`.",
+    refs=("checkov:CKV_AZURE_164", "checkov:CKV_AZURE_166", "checkov:CKV_AZURE_167"),
+)
+def acr_content_policies(
+    r: ContainerRegistry,
+    *,
+    policies: Annotated[tuple[ContentPolicy, ...], "content policies that must be enabled"] = (
+        "quarantinePolicy",
+        "retentionPolicy",
+    ),
+) -> Verdict:
+    """Container registries should quarantine new images and remove untagged ones
+
+    Quarantine holds an image back until it was scanned; retention removes manifests that nobody can name. Docker
+    content trust, trustPolicy, counts only where it is asked for: Azure is retiring it.
+    """
+    states = [r.text(f"{_POLICIES}.{name}.status") for name in policies]
+    off = [name for name, state in zip(policies, states, strict=True) if not state.equals("enabled")]
+    return expect(not off, f"not enabled: {', '.join(off)}", *states)

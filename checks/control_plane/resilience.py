@@ -1,0 +1,46 @@
+"""What keeps running when a part of the cloud does not."""
+
+from __future__ import annotations
+
+from scanner.check import check
+from scanner.cloud import AksCluster, ContainerRegistry, expect
+from scanner.model import Severity, Verdict, not_applicable
+
+_BEST_PRACTICES = ("Implement security best practices",)
+
+
+@check(
+    "azure-aks-free-tier",
+    Severity.INFO,
+    controls=_BEST_PRACTICES,
+    fix="Run `az aks update -g GROUP -n CLUSTER --tier standard`.",
+    refs=("checkov:CKV_AZURE_170",),
+)
+def aks_free_tier(c: AksCluster) -> Verdict:
+    """AKS clusters should not use the Free tier in production
+
+    The control plane of the Free tier comes without a service level agreement and is meant for trying things out.
+    """
+    if c.text("sku.name").equals("Automatic"):
+        return not_applicable("automatic")
+    tier = c.text("sku.tier")  # Paid is what Standard was called
+    return expect(tier.equals("Standard", "Premium", "Paid"), "the control plane has no service level agreement", tier)
+
+
+@check(
+    "azure-acr-zone-redundancy",
+    Severity.INFO,
+    controls=_BEST_PRACTICES,
+    fix="Zone redundancy can be asked for only when a registry is created: `az acr create --sku Premium "
+    "--zone-redundancy Enabled`.",
+    refs=("azure-policy-1:9d2b0a20-57d6-474c-9d12-44a4a20999c6", "checkov:CKV_AZURE_233"),
+    on=False,
+)
+def acr_zone_redundancy(r: ContainerRegistry) -> Verdict:
+    """Container registries should be zone redundant
+
+    A registry that is down stops every new pod. Azure has since made all registries zone redundant in regions that have
+    zones, and still shows the property as disabled: the check is off unless selected.
+    """
+    redundancy = r.text("properties.zoneRedundancy")
+    return expect(redundancy.equals("Enabled"), "zone redundancy was not asked for", redundancy)
