@@ -15,7 +15,8 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,19 +31,26 @@ class Cost(NamedTuple):
     cpu: float  # seconds
     memory: float  # MB, peak
     findings: int
+    wall: float  # seconds
 
 
-def measure(command: Sequence[str | Path], rounds: int, report: Path | None = None) -> Cost:
+def measure(
+    command: Sequence[str | Path], rounds: int, report: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Cost:
     """The cheapest of some runs; exit codes above 1 are failures of the benchmark."""
     costs = []
     for _ in range(rounds):
-        child = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
+        started = time.monotonic()
+        child = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, cwd=ROOT, env={**os.environ, **(environment or {})}
+        )
         _, status, usage = os.wait4(child.pid, 0)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode > 1:
             raise SystemExit(f"{' '.join(map(str, command))}: exit code {child.returncode}")
-        costs.append((usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024))
-    return Cost(min(c for c, _ in costs), min(m for _, m in costs), fails(report) if report else 0)
+        costs.append((usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, time.monotonic() - started))
+    cpu, memory, wall = map(min, zip(*costs, strict=True))
+    return Cost(cpu, memory, fails(report) if report else 0, wall)
 
 
 def fails(report: Path) -> int:
@@ -158,11 +166,54 @@ def bench_manifests(table: Table, sizes: Sequence[int], rounds: int, folder: Pat
     )
 
 
+LATENCY = 0.05  # seconds for each answer of a cloud
+CONCURRENCY = 16
+
+
+def bench_azure(table: Table, sizes: Sequence[int], rounds: int, folder: Path) -> None:
+    """The control planes of many clusters, beside the time that waiting for the answers alone takes."""
+    report, costs = folder / "report.json", []
+    for clusters in sizes:
+        server = subprocess.Popen(
+            [
+                *(sys.executable, str(ROOT / "tests/armserver.py"), "--latency", str(LATENCY)),
+                *("--subscriptions", str(max(1, clusters // 50)), "--clusters", str(clusters)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert server.stdin
+        assert server.stdout
+        place = json.loads(server.stdout.readline())
+        command = [
+            *(*COMMAND, "scan", "aks", "--arm-endpoint", place["url"], "--planes", "control"),
+            *("--concurrency", str(CONCURRENCY), "-o", f"json={report}", "-q"),
+        ]
+        cost = measure(command, rounds, report, place["environment"])
+        server.stdin.close()
+        requests = int(server.stdout.readline()) // rounds
+        server.wait(timeout=30)
+        server.stdout.close()
+        budget = 200.0 if clusters == 1000 else None
+        table.row(f"{clusters:,} AKS clusters, {requests:,} requests", cost, None, budget)
+        ratio = cost.wall / (requests * LATENCY / CONCURRENCY)
+        over = clusters == 1000 and ratio > 1.3
+        table.over |= over
+        print(f"  wall time {cost.wall:.1f} s, of the ideal {ratio:.2f} x (budget 1.3){'  OVER' if over else ''}")
+        costs.append((clusters, cost))
+    print(
+        f"  growth exponents: CPU {exponent([(n, c.cpu) for n, c in costs])},"
+        f" memory {exponent([(n, c.memory) for n, c in costs])}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pods", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--manifests", type=int, nargs="*", default=[200, 1_000, 5_000])
+    parser.add_argument("--azure", type=int, nargs="*", default=[100, 1_000])
     options = parser.parse_args()
     table = Table()
     with tempfile.TemporaryDirectory() as name:
@@ -172,6 +223,8 @@ def main() -> None:
             bench_pods(table, options.pods, options.rounds, folder)
         if options.manifests:
             bench_manifests(table, options.manifests, options.rounds, folder, start)
+        if options.azure:
+            bench_azure(table, options.azure, options.rounds, folder)
     own = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"all runs together: {own.ru_utime + own.ru_stime:.0f} CPU s")
     if table.over:
