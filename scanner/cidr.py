@@ -13,11 +13,6 @@ def parse(text: str) -> _Network:
     return ipaddress.ip_network(text.strip(), strict=False)
 
 
-def is_everything(text: str) -> bool:
-    """Whether one range alone is the whole of IPv4 or IPv6. Raises ValueError."""
-    return parse(text).prefixlen == 0
-
-
 def cover_everything(ranges: Iterable[str]) -> bool:
     """Whether they let in all of IPv4 or all of IPv6, be it in pieces: 0.0.0.0/1 and 128.0.0.0/1. Raises ValueError."""
     networks = [parse(text) for text in ranges]

@@ -1,8 +1,9 @@
 """Which readings are of one cluster: a cloud's inventory, a kubeconfig and a bundle from inside may all know it.
 
 A reading has keys: uid:… of kube-system, id:… of the cloud (of an Arc connection too), server:… its API server's
-address, ca:… its authority, config:… or context:… a name. Two readings that share one are of one cluster, unless both
-know a uid and those differ: a proxy in front of many clusters has one address and one authority.
+address, ca:… its authority. Two readings that share one are of one cluster, unless both know a uid and those differ.
+Address and authority only tell that a kubeconfig leads to a cluster that a cloud has named: a proxy in front of many
+clusters has one of each.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def _same(row: Row, cluster: Cluster, keys: set[str]) -> bool:
     if row.cluster.uid and cluster.uid:
         return row.cluster.uid == cluster.uid
     common = row.keys & keys
-    if row.cluster.cloud_id and cluster.cloud_id:
+    if bool(row.cluster.cloud_id) is bool(cluster.cloud_id):
         common = {key for key in common if not key.startswith(_SHARED)}
     return bool(common)
 

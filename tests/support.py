@@ -230,12 +230,13 @@ def cloud_resource(entry: Object) -> cloud.CloudResource:
     return resource
 
 
-def judge_cloud(source: Objects, check: str, **choice: Any) -> list[Finding]:
+def judge_cloud(source: Objects, check: str, *, exemptions: Exemptions | None = None, **choice: Any) -> list[Finding]:
     """Every finding on some cloud resources."""
     chosen = settings(check, **choice)
     found = [cloud_resource(entry) for entry in objects(source)]
     kinds = chosen.cloud_kinds() | {resource.kind for resource in found}
-    return evaluate(workloads.Inventory(kinds=sorted(kinds), cloud=found), chosen, live=True)
+    inventory = workloads.Inventory(kinds=sorted(kinds), cloud=found)
+    return evaluate(inventory, chosen, live=True, exemptions=exemptions)
 
 
 def line(finding: Finding) -> str:

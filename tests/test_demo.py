@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from apiserver import ApiServer
 from cli import kubeposture
 
 import checks
+from providers.azure.reader import LISTS, Reader
+from providers.azure.recording import Recording
 from providers.files import documents
-from scanner.cli.targets import SAMPLE
+from scanner.cli.sample import SAMPLE
+from scanner.inventory import Counts
 from scanner.kube import KINDS, WORKLOADS
 
 WIDTH = 100
@@ -46,6 +50,11 @@ def report(*options: str) -> Report:
     return found
 
 
+def inside(found: Report) -> list[Report]:
+    """Findings on what runs in the cluster."""
+    return [f for f in found["findings"] if f["category"] == "data_plane"]
+
+
 def answers(findings: list[Report]) -> dict[str, set[str]]:
     """Statuses by check."""
     found: dict[str, set[str]] = defaultdict(set)
@@ -68,17 +77,17 @@ def test_the_demo_ends_well_and_says_nothing_on_standard_error() -> None:
 
 
 def test_every_default_check_passes_and_fails_somewhere() -> None:
-    found = answers(report("--status", "all", *CONFIGURED)["findings"])
+    found = answers(inside(report("--status", "all", *CONFIGURED)))
     assert sorted(found) == DEFAULT_CHECKS
     assert [id for id in DEFAULT_CHECKS if not found[id] >= {"pass", "fail"}] == []
 
 
 def test_without_configuration_the_rest_fails_too() -> None:
     demo = report()
-    assert all("fail" in statuses for statuses in answers(demo["findings"]).values())
+    assert all("fail" in statuses for statuses in answers(inside(demo)).values())
     unset = [f["check"] for f in demo["findings"] if f["reason"] == "configuration_required"]
     assert unset == ["k8s-trusted-registries", "k8s-service-allowed-ports"]
-    assert 35 <= len(demo["findings"]) <= 60
+    assert 35 <= len(inside(demo)) <= 60
     assert all(demo["summary"]["by_severity"][severity] for severity in ("high", "medium", "low"))
 
 
@@ -111,12 +120,47 @@ def test_the_gap_is_told_with_the_permission_that_would_close_it() -> None:
     demo = report()
     assert not demo["scan"]["complete"]
     assert [(g["what"], g["namespace"], g["permission"]) for g in demo["gaps"]] == [
-        ("pods", "payments", "list pods in namespace payments")
+        ("diagnosticSettings", "*", "Microsoft.Insights/diagnosticSettings/read"),
+        ("pods", "payments", "list pods in namespace payments"),
     ]
 
 
+def test_an_aks_cluster_is_shown_with_both_planes() -> None:
+    demo = report("--status", "all")
+    shop, factory = sorted(demo["clusters"], key=lambda c: str(c["name"]))
+    assert (shop["provider"], shop["control_plane"], shop["data_plane"]) == ("azure", "partial", "partial")
+    assert (factory["control_plane"], factory["data_plane"]) == ("complete", "not_asked")
+    planes = {f["category"] for f in demo["findings"] if f["cluster"] and f["cluster"]["id"] == shop["id"]}
+    assert planes == {"control_plane", "data_plane"}
+    pools = {f["resource"]["name"]: f["status"] for f in demo["findings"] if f["check"] == "azure-aks-node-public-ip"}
+    assert pools == {"system": "pass", "checkout": "pass", "batch": "fail"}
+    assert {f["resource"]["name"] for f in demo["findings"] if f["scope"] == "registry"} == {"acmeshop", "acmelab"}
+
+
+def test_what_azure_refused_is_unknown() -> None:
+    unknown = {f["check"] for f in report()["findings"] if f["status"] == "unknown" and f["scope"] == "cluster"}
+    assert unknown == {"azure-aks-audit-log-category", "azure-aks-diagnostic-logs"}
+
+
+def test_the_recording_holds_no_answer_that_is_not_asked_for() -> None:
+    asked = []
+
+    class Watched(Recording):
+        def pages(self, path: str, version: str, items: str = "value") -> Iterator[list[Any]]:
+            asked.append(path.lower())
+            return super().pages(path, version, items)
+
+    recording = Watched(SAMPLE / "azure" / "answers.yaml")
+    reader = Reader(recording, LISTS)
+    for subscription in reader.subscriptions().items:
+        *_, found = reader.read(subscription)
+        for cluster in (*found.clusters.items, *found.arc.items):
+            reader.complete(cluster, found, Counts())
+    assert sorted(asked) == sorted(recording.paths)
+
+
 def test_what_could_not_be_read_is_unknown_for_each_check_that_reads_pods() -> None:
-    unknown = [f["check"] for f in report()["findings"] if f["status"] == "unknown"]
+    unknown = [f["check"] for f in inside(report()) if f["status"] == "unknown"]
     assert sorted(unknown) == sorted(set(DEFAULT_CHECKS) - {"k8s-https-only", "k8s-service-allowed-ports"})
 
 
@@ -147,7 +191,7 @@ def _answers_by_subject(demo: Report) -> list[list[Any]]:
     """Everything that does not depend on how the cluster was reached."""
     keys = ("check", "status", "severity", "reason", "evidence", "occurrences", "pods")
     subject = ("kind", "namespace", "container", "labels", "managed_by")
-    return [[f[k] for k in keys] + [f["resource"][k] for k in subject] for f in demo["findings"]]
+    return [[f[k] for k in keys] + [f["resource"][k] for k in subject] for f in inside(demo)]
 
 
 def test_a_gate_still_fails() -> None:

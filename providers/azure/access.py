@@ -26,39 +26,52 @@ ACTION = f"Microsoft.ContainerService/managedClusters/{CREDENTIALS}/action"
 
 @dataclass(frozen=True)
 class Access:
-    """Where an API server is and what it takes: a token, or a local account's certificate with its key, as PEM."""
+    """What an API server takes: a token, or a local account's certificate with its key, as PEM."""
 
-    server: str
-    ca: bytes | None
     token: Callable[[], str] | None = field(default=None, repr=False)
     certificate: bytes = field(default=b"", repr=False)
 
 
-def api_access(session: Session, cluster: AksCluster, *, allow_local_account: bool) -> Access:
-    """Raises ArmError, also where the only credential is a local account."""
+@dataclass(frozen=True)
+class ApiServer:
+    """Where an API server is, its authority, and the credential of the user kubeconfig."""
+
+    url: str
+    ca: bytes
+    user: dict[str, Any] = field(repr=False)
+
+    def access(self, session: Session, *, allow_local_account: bool) -> Access:
+        """Raises ArmError, also where the only credential is a local account."""
+        if self.user.get("exec") or self.user.get("auth-provider"):
+            return Access(functools.partial(session.credential.token, AKS_SERVER))
+        if not allow_local_account:
+            raise ArmError(
+                GapReason.LOCAL_ACCOUNT_ONLY,
+                "its user credential is a local account, often cluster-admin: enable Entra ID on the cluster, or pass "
+                "--allow-local-account",
+            )
+        certificate, key = _pem(self.user, "client-certificate-data"), _pem(self.user, "client-key-data")
+        if certificate and key:
+            return Access(certificate=certificate + b"\n" + key)
+        token = self.user.get("token")
+        if not isinstance(token, str) or not token:
+            raise _unusable("holds neither a certificate with its key nor a token")
+        return Access(lambda: token)
+
+
+def api_server(session: Session, cluster: AksCluster) -> ApiServer:
+    """Raises ArmError."""
     answer = session.post(f"{cluster.id}/{CREDENTIALS}", AKS_VERSION)
+    if answer.get("kubeconfigs") == []:
+        raise ArmError(GapReason.BAD_DATA, "Azure gave no kubeconfig", action=ACTION)
     place, user = _first_entry(answer)
-    server = place.get("server")
-    if not isinstance(server, str) or not server.startswith("https://"):
+    url = place.get("server")
+    if not isinstance(url, str) or not url.startswith("https://"):
         raise _unusable("names no https server")
     ca = _pem(place, "certificate-authority-data")
     if not ca:
         raise _unusable("holds no certificate authority")
-    if user.get("exec") or user.get("auth-provider"):
-        return Access(server, ca, functools.partial(session.credential.token, AKS_SERVER))
-    if not allow_local_account:
-        raise ArmError(
-            GapReason.LOCAL_ACCOUNT_ONLY,
-            "its user credential is a local account, often cluster-admin: enable Entra ID on the cluster, or pass "
-            "--allow-local-account",
-        )
-    certificate, key = _pem(user, "client-certificate-data"), _pem(user, "client-key-data")
-    if certificate and key:
-        return Access(server, ca, certificate=certificate + b"\n" + key)
-    token = user.get("token")
-    if not isinstance(token, str) or not token:
-        raise _unusable("holds neither a certificate with its key nor a token")
-    return Access(server, ca, lambda: token)
+    return ApiServer(url, ca, user)
 
 
 def _first_entry(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from providers.azure.errors import ArmError
-from providers.azure.session import Session
 from scanner.cloud import (
     AksCluster,
     ArcCluster,
@@ -19,7 +18,7 @@ from scanner.cloud import (
     kept,
 )
 from scanner.inventory import Counts
-from scanner.model import Collected, Gap, GapReason, utc_now
+from scanner.model import Collected, Gap, GapReason, MissingEvidence, utc_now
 from scanner.plain import plain
 
 Json = dict[str, Any]
@@ -69,6 +68,7 @@ LISTS = {
         items="values",
     ),
 }
+PER_CLUSTER = ("diagnosticSettings", "extensions")  # asked for one cluster at a time
 # What of these is kept beside a resource, in memory and in bundles.
 _KEEP = {
     "diagnosticSettings": (
@@ -130,10 +130,16 @@ def _covers(patterns: Any, action: str) -> bool:
     )
 
 
+class Answers(Protocol):
+    """Where lists come from: Azure Resource Manager, or a recording of it."""
+
+    def pages(self, path: str, version: str, items: str = "value") -> Iterator[list[Any]]: ...
+
+
 class Reader:
     """Reads one subscription after the other for many threads. `kinds` are the lists that the checks need."""
 
-    def __init__(self, session: Session, kinds: Iterable[str]) -> None:
+    def __init__(self, session: Answers, kinds: Iterable[str]) -> None:
         self.session = session
         self.kinds = frozenset(kinds)
 
@@ -188,18 +194,24 @@ class Reader:
     # -- beside one resource ------------------------------------------------------------------------------------------
 
     def complete(self, resource: AksCluster | ArcCluster, subscription: Subscription, counts: Counts) -> None:
-        """Adds what has to be asked for one cluster at a time."""
-        what = "diagnosticSettings" if isinstance(resource, AksCluster) else "extensions"
-        if what in self.kinds:
+        """Adds what has to be asked for one cluster at a time, where a check will look at it."""
+        what = _per_cluster(resource)
+        if what in self.kinds and lives(resource):
             found = self._proven(what, resource.id, subscription, counts)
             resource.related[what] = _projected(what, found)
+
+    def give_up(self, resource: AksCluster | ArcCluster, reason: GapReason, detail: str) -> None:
+        """In place of `complete`: what that would have added is missing."""
+        what = _per_cluster(resource)
+        if what in self.kinds and what not in resource.related and lives(resource):
+            resource.related[what] = Collected([], [_gap(what, reason, detail)])
 
     def _beside(self, what: str, scope: str, result: Subscription) -> Collected[Json]:
         """A list that is never empty in truth."""
         found = _projected(what, self._list(what, scope, result.counts))
         if not found.items and not found.gaps:
             detail = "Azure answered with an empty list, which this one never truly is"
-            found.gaps.append(_gap(what, GapReason.BAD_DATA, detail))
+            found.gaps.append(gap_of(what, ArmError(GapReason.BAD_DATA, detail, action=LISTS[what].action)))
         result.beside += found.gaps
         return found
 
@@ -241,10 +253,22 @@ class _NoneThere(Exception):
     """Azure says that there can be no resource of this type."""
 
 
+def lives(resource: CloudResource) -> bool:
+    """Whether anything is to be judged: clusters that are being created or deleted are only listed."""
+    try:
+        return not resource.unjudged
+    except MissingEvidence:
+        return True
+
+
+def _per_cluster(resource: AksCluster | ArcCluster) -> str:
+    return "diagnosticSettings" if isinstance(resource, AksCluster) else "extensions"
+
+
 def gap_of(what: str, error: ArmError, action: str = "") -> Gap:
     """The gap that a failed request leaves, with the right that would close it."""
     refused = error.status in (403, 404)
-    permission = (error.action or action or LISTS[what].action) if refused else ""
+    permission = error.action or ((action or LISTS[what].action) if refused else "")
     return Gap(what=what, reason=error.reason, detail=plain(error.detail), permission=permission, time=utc_now())
 
 

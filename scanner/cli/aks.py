@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from providers.azure.access import ACTION, Access, api_access
+from providers.azure.access import ACTION, Access, api_server
 from providers.azure.credentials import CLOUDS
 from providers.azure.errors import ArmError, UsageError
-from providers.azure.reader import Reader, Subscription, gap_of
+from providers.azure.reader import PER_CLUSTER, Reader, Subscription, gap_of, lives
 from providers.azure.session import Session
 from scanner.cli.options import AzureScope, Discovery, Namespaces, Planes, Running
 from scanner.cli.targets import Inside, Look, look_inside
 from scanner.cloud import AksCluster, ArcCluster, AzureSubscription, CloudResource
 from scanner.clusters import server_keys
-from scanner.collect import Estate, Progress, Reading, Task, unread_inventory
+from scanner.collect import Estate, Progress, Reading, Task, unread, unread_inventory
 from scanner.config import ConfigError, Settings
 from scanner.inventory import Counts, Inventory
-from scanner.model import Account, Cluster, Gap, GapReason, MissingEvidence, PlaneState, utc_now
+from scanner.model import Account, Cluster, GapReason, MissingEvidence, PlaneState, utc_now
 
 PROVIDER = "azure"
 CONNECTIONS = 64
@@ -50,6 +51,10 @@ def aks_tasks(target: AksTarget) -> Iterator[list[Task]]:
         )
     except UsageError as error:
         raise ConfigError(str(error)) from None
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("azure"):
+            raise
+        raise ConfigError("the Azure SDK is not installed: pip install 'kubeposture[azure]'") from None
     with contextlib.closing(session):
         yield [_Azure(target, session).task()]
 
@@ -60,10 +65,13 @@ class _Azure:
         self.wanted, self.discovery = target.azure.subscription, target.discovery
         self.session = session
         self.kinds = settings.cloud_kinds() | {"managedClusters"}
-        self.control_plane = target.discovery.planes is not Planes.DATA
+        self.control_plane = target.discovery.planes is not Planes.DATA and bool(settings.cloud_kinds())
         self.reader = Reader(session, settings.cloud_kinds() if self.control_plane else ())
         self.inside = Inside(settings.kinds(), target.namespaces, target.running, settings.cluster_ids)
         self.allow_local_account = target.azure.allow_local_account
+        self.unmatched = set(target.discovery.cluster)
+        self.unlisted = 0  # subscriptions whose clusters are not yet known
+        self.lock = threading.Lock()
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -87,6 +95,7 @@ class _Azure:
             yield self._unread("azure", "Azure", GapReason.FORBIDDEN, detail, "Microsoft.Resources/subscriptions/read")
         for name, detail in missing.items():
             yield self._unread(name, name, GapReason.NOT_FOUND, detail)
+        self.unlisted = len(chosen)
         for subscription in chosen:
             yield self._subscription_task(subscription)
 
@@ -101,7 +110,7 @@ class _Azure:
 
     def _subscription_task(self, subscription: AzureSubscription) -> Task:
         id = subscription.name
-        name = subscription.text("displayName").value or id
+        name = _text(subscription, "displayName") or id
         title = f"subscription {name}"
 
         def read(progress: Progress) -> Iterator[Reading | Task]:
@@ -110,20 +119,11 @@ class _Azure:
                 progress("resources", found.counts.read)
                 if not started:
                     yield from self._cluster_tasks(found)
+                    yield from self._unknown_names()
                     started = True
-            yield self._account(found, name)
+            yield account_reading(found, name, self.kinds, control_plane=self.control_plane)
 
         return Task(title, read, self.kinds, PROVIDER, lambda *why: self._unread(id, name, *why))
-
-    def _account(self, found: Subscription, name: str) -> Reading:
-        refused = bool(found.clusters.gaps)
-        account = Account(
-            id=found.resource.name, provider=PROVIDER, name=name, refused=refused, control_plane=self._plane()
-        )
-        inventory = Inventory(kinds=sorted(self.kinds), gaps=found.gaps, counts=found.counts)
-        if self.control_plane:
-            inventory.cloud = [found.resource, *found.registries.items, *found.connectors.items]
-        return Reading(Estate(name, inventory, account=account, scope=found.resource.id.lower()))
 
     # -- clusters -----------------------------------------------------------------------------------------------------
 
@@ -135,87 +135,122 @@ class _Azure:
             if self._asked_for(arc):
                 yield self._cluster_task(arc, found)
 
+    def _unknown_names(self) -> Iterator[Reading]:
+        """When the clusters of the last subscription are known: names asked for that none of them has."""
+        with self.lock:
+            self.unlisted -= 1
+            last = not self.unlisted
+        for name in sorted(self.unmatched) if last else ():
+            detail = f"no cluster that this identity sees is named {name!r}"
+            yield unread(name, PROVIDER, self.inside.kinds or self.kinds, GapReason.NOT_FOUND, detail)
+
     def _asked_for(self, resource: CloudResource) -> bool:
-        names, tags = self.discovery.cluster, self.discovery.tag
-        if names and not any(fnmatchcase(resource.name.lower(), pattern.lower()) for pattern in names):
-            return False
-        return all(_tagged(resource.tags, wanted) for wanted in tags)
+        names, name = self.discovery.cluster, resource.name.lower()
+        matching = [pattern for pattern in names if fnmatchcase(name, pattern.lower())]
+        self.unmatched.difference_update(matching)
+        return bool(matching or not names) and all(_tagged(resource.tags, wanted) for wanted in self.discovery.tag)
 
     def _cluster_task(self, cluster: AksCluster | ArcCluster, found: Subscription) -> Task:
+        kinds = self.kinds if self.control_plane else frozenset()
+
         def read(progress: Progress) -> Iterator[Reading]:
             counts = Counts()
             if self.control_plane:
                 self.reader.complete(cluster, found, counts)
-            look, inventory = self._inside(cluster, progress)
-            inventory.counts.add(counts)
-            yield self._reading(cluster, inventory, look)
+            yield cluster_reading(cluster, self._look(cluster, progress), kinds, counts)
 
         def lost(reason: GapReason, detail: str) -> Reading:
-            return self._reading(cluster, unread_inventory(self.inside.kinds, reason, detail), None)
+            if self.control_plane:
+                self.reader.give_up(cluster, reason, detail)
+            look = self._unread_inside(cluster, reason, detail) if self._has_inside(cluster) else None
+            return cluster_reading(cluster, look, kinds, Counts())
 
         return Task(cluster.name, read, self.inside.kinds, PROVIDER, lost)
 
-    def _inside(self, cluster: AksCluster | ArcCluster, progress: Progress) -> tuple[Look | None, Inventory]:
-        """What runs in it, or the gaps in place of that."""
+    def _has_inside(self, cluster: AksCluster | ArcCluster) -> bool:
+        """Whether there is an inside to be read: asked for, and an AKS cluster that lives."""
+        return bool(self.inside.kinds) and isinstance(cluster, AksCluster) and lives(cluster)
+
+    def _look(self, cluster: AksCluster | ArcCluster, progress: Progress) -> Look | None:
+        """What runs in it, or the gaps in place of that; None where there is no inside to be read."""
         from providers.kubernetes.credentials import ApiAccess
         from providers.kubernetes.errors import ApiError
         from providers.kubernetes.errors import ConfigError as Unusable
 
-        if not self._look_inside(cluster) or not isinstance(cluster, AksCluster):
-            return None, Inventory(kinds=[])
-        kinds, permission = self.inside.kinds, ""
+        if not self._has_inside(cluster) or not isinstance(cluster, AksCluster):
+            return None
+        keys: list[str] = []
+        permission = ""
         try:
             if cluster.text("properties.powerState.code").equals("Stopped"):
                 raise ArmError(GapReason.UNREACHABLE, "the cluster is stopped")
-            access = api_access(self.session, cluster, allow_local_account=self.allow_local_account)
-            api = ApiAccess(access.server, access.ca, _token(access), certificate=access.certificate)
-            look = look_inside(api, cluster.name, self.inside, progress)
-            return look, look.inventory
+            server = api_server(self.session, cluster)
+            keys = server_keys(server.url, server.ca)
+            access = server.access(self.session, allow_local_account=self.allow_local_account)
+            api = ApiAccess(server.url, server.ca, _token(access), certificate=access.certificate)
+            return look_inside(api, cluster.name, self.inside, progress)
         except ArmError as error:
-            reason, detail = error.reason, error.detail
-            permission = gap_of("credentials", error, ACTION).permission
+            gap = gap_of("credentials", error, ACTION)
+            reason, detail, permission = gap.reason, gap.detail, gap.permission
         except ApiError as error:
             reason, detail = error.reason, error.detail
         except Unusable as error:
             reason, detail = GapReason.NOT_CONFIGURED, str(error)
         except MissingEvidence as missing:
             reason, detail = missing.gaps[0].reason, missing.gaps[0].sentence
-        return None, unread_inventory(kinds, reason, detail, permission)
+        return self._unread_inside(cluster, reason, detail, permission, keys)
 
-    def _look_inside(self, cluster: AksCluster | ArcCluster) -> bool:
-        """Whether there is an inside to be read: asked for, and a cluster that lives."""
-        try:
-            lives = not cluster.unjudged
-        except MissingEvidence:
-            lives = True
-        return bool(self.inside.kinds) and lives and isinstance(cluster, AksCluster)
+    def _unread_inside(
+        self, cluster: CloudResource, reason: GapReason, detail: str, permission: str = "", keys: Iterable[str] = ()
+    ) -> Look:
+        inventory = unread_inventory(self.inside.kinds, reason, detail, permission)
+        scope = self.inside.cluster_ids.get(cluster.name, "")
+        return Look(inventory, None, None, scope, "config", list(keys), PlaneState.NOT_READ)
 
-    def _reading(self, cluster: AksCluster | ArcCluster, inventory: Inventory, look: Look | None) -> Reading:
-        own = [gap for name in ("diagnosticSettings", "extensions") for gap in _gaps(cluster, name)]
-        beside = any(_gaps(cluster, name) for name in cluster.related)
-        plane = look.plane if look else PlaneState.NOT_READ if inventory.gaps else PlaneState.NOT_ASKED
-        row = Cluster(
-            id=cluster.id.lower(),
-            uid=look.uid if look else None,
-            id_source="cloud",
-            cloud_id=cluster.id,
-            provider=PROVIDER,
-            name=cluster.name,
-            account=cluster.account,
-            region=cluster.region,
-            version=_version(cluster) or (look.version if look else None),
-            tags=cluster.tags,
-            control_plane=_control_plane(self.control_plane, beside),
-            data_plane=plane,
-            observed_at=utc_now(),
-        )
-        if self.control_plane:
-            inventory.cloud = [cluster]
-            inventory.kinds = sorted({*inventory.kinds, *self.kinds})
-            inventory.gaps = [*own, *inventory.gaps]
-        keys = [*_addresses(cluster), *(look.keys if look else ())]
-        scope = look.scope if look else self.inside.cluster_ids.get(cluster.name, "")
-        return Reading(Estate(cluster.name, inventory, row, scope=scope, keys=keys))
+
+def account_reading(found: Subscription, name: str, kinds: Iterable[str], *, control_plane: bool = True) -> Reading:
+    """What is judged of a subscription itself; its clusters come one by one."""
+    plane = PlaneState.COMPLETE if control_plane else PlaneState.NOT_ASKED
+    account = Account(
+        id=found.resource.name, provider=PROVIDER, name=name, refused=bool(found.clusters.gaps), control_plane=plane
+    )
+    inventory = Inventory(kinds=sorted(kinds), gaps=found.gaps, counts=found.counts)
+    if control_plane:
+        inventory.cloud = [found.resource, *found.registries.items, *found.connectors.items]
+    return Reading(Estate(name, inventory, account=account, scope=found.resource.id.lower()))
+
+
+def cluster_reading(
+    cluster: AksCluster | ArcCluster, look: Look | None, kinds: frozenset[str], counts: Counts
+) -> Reading:
+    """A cluster with what runs inside, None if that was not asked for; `kinds` is empty where the control plane was
+    not."""
+    inventory = look.inventory if look else Inventory(kinds=[])
+    inventory.counts.add(counts)
+    row = Cluster(
+        id=cluster.id.lower(),
+        uid=look.uid if look else None,
+        id_source="cloud",
+        cloud_id=cluster.id,
+        provider=PROVIDER,
+        name=cluster.name,
+        account=cluster.account,
+        region=cluster.region,
+        version=_version(cluster) or (look.version if look else None),
+        tags=cluster.tags,
+        data_plane=look.plane if look else PlaneState.NOT_ASKED,
+        observed_at=utc_now(),
+    )
+    if kinds:
+        incomplete = any(found.gaps for found in cluster.related.values())
+        row.control_plane = PlaneState.PARTIAL if incomplete else PlaneState.COMPLETE
+        # The account has told of what was asked once for many clusters.
+        own = [gap for what in PER_CLUSTER if what in cluster.related for gap in cluster.related[what].gaps]
+        inventory.cloud = [cluster]
+        inventory.kinds = sorted({*inventory.kinds, *kinds})
+        inventory.gaps = [*own, *inventory.gaps]
+    keys = [*_addresses(cluster), *(look.keys if look else ())]
+    return Reading(Estate(cluster.name, inventory, row, scope=look.scope if look else "", keys=keys))
 
 
 def _token(access: Access) -> Callable[[], str] | None:
@@ -235,35 +270,21 @@ def _token(access: Access) -> Callable[[], str] | None:
     return token
 
 
-def _gaps(cluster: CloudResource, name: str) -> list[Gap]:
-    return cluster.related[name].gaps if name in cluster.related else []
-
-
-def _control_plane(asked: bool, gaps: bool) -> PlaneState:
-    if not asked:
-        return PlaneState.NOT_ASKED
-    return PlaneState.PARTIAL if gaps else PlaneState.COMPLETE
-
-
 def _chosen(
     found: Iterable[AzureSubscription], wanted: Iterable[str]
 ) -> tuple[list[AzureSubscription], dict[str, str]]:
     """Those asked for by id or name, and why others are not among them. An id that is not listed is tried all the
     same: what Azure says of it is the answer."""
-    listed = list(found)
-    if not wanted:
-        return listed, {}
-    names = {s.name.lower(): s for s in listed} | {s.text("displayName").value.lower(): s for s in listed}
-    chosen: dict[str, AzureSubscription] = {}
+    listed = [(s, _text(s, "displayName")) for s in found]
+    chosen = {s.id.lower(): s for s, _ in listed if not wanted}
     missing: dict[str, str] = {}
-    for name in wanted:
-        subscription = names.get(name.strip().lower())
-        if subscription is None and _GUID.fullmatch(name):
-            subscription = AzureSubscription(wire={}, id=f"/subscriptions/{name}", name=name, account=name, related={})
-        if subscription:
-            chosen[subscription.id.lower()] = subscription
-        else:
-            close = difflib.get_close_matches(name, [s.text("displayName").value for s in listed], n=1, cutoff=0.5)
+    for name in map(str.strip, wanted):
+        matching = [s for s, title in listed if name.lower() in (s.name.lower(), title.lower())]
+        if not matching and _GUID.fullmatch(name):
+            matching = [AzureSubscription(wire={}, id=f"/subscriptions/{name}", name=name, account=name, related={})]
+        chosen |= {s.id.lower(): s for s in matching}
+        if not matching:
+            close = difflib.get_close_matches(name, [title for _, title in listed], n=1, cutoff=0.5)
             offer = f"; did you mean {close[0]!r}?" if close else ""
             missing[name] = f"no subscription that this identity sees is named {name!r}{offer}"
     return list(chosen.values()), missing

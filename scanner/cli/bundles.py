@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from scanner import bundle
 from scanner import collect as collecting
 from scanner.cli import logs
 from scanner.cli.judge import EXIT, Scan, settings_from
@@ -81,6 +80,8 @@ def collect_aks(
 
 
 def _write(tasks: Sequence[Task], output: Path, logging: Logging, concurrency: int = 1) -> None:
+    from scanner import bundle
+
     logs.set_up(logging.verbose, logging.log_format)
     read = gaps = estates = 0
     with (

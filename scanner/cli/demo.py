@@ -12,8 +12,9 @@ from scanner.cli.scan import judge_tasks
 @takes_options
 def demo(judging: Judging, reporting: Reporting, logging: Logging) -> None:
     """Judge the sample estate: good and bad workloads of every kind. Reads no cluster and no network."""
-    from scanner.cli.targets import demo_task
+    from scanner.cli.sample import demo_task
 
     # The sample has a gap on purpose, to show what one looks like: that is no failure of the demo.
-    scan = Scan(*settings_from(judging), dataclasses.replace(reporting, allow_incomplete=True))
-    judge_tasks([demo_task(scan.settings.kinds())], scan, logging)
+    settings, config = settings_from(judging)
+    scan = Scan(settings, config, dataclasses.replace(reporting, allow_incomplete=True))
+    judge_tasks([demo_task(settings)], scan, logging)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from providers.kubernetes.credentials import ApiAccess
     from providers.kubernetes.kubeconfig import Context
 
-SAMPLE = Path(__file__).parent.parent / "demo"
-
 
 def manifest_task(paths: list[str], namespace: str | None) -> Task:
     """Files are read whole, whichever checks will judge them."""
@@ -35,26 +33,6 @@ def manifest_task(paths: list[str], namespace: str | None) -> Task:
         return [Reading(Estate(found.name, found.inventory), found.locate)]
 
     return Task(", ".join(paths), read, kinds, "files")
-
-
-def demo_task(kinds: frozenset[str]) -> Task:
-    """The sample cluster as a live scan would have read it, its one refused list included."""
-
-    def read(progress: Progress) -> list[Reading]:
-        inventory = manifests.read_sample(SAMPLE, kinds)
-        cluster = Cluster(
-            id="demo",
-            uid="5f0c2f3e-8d1b-4c57-9d0a-demo00000001",
-            id_source="kube_system_uid",
-            provider="kubernetes",
-            name="demo-shop",
-            version="v1.34.2",
-            data_plane=PlaneState.PARTIAL,
-            observed_at=utc_now(),
-        )
-        return [Reading(Estate(cluster.name, inventory, cluster))]
-
-    return Task("demo-shop", read, kinds, "kubernetes")
 
 
 def bundle_tasks(paths: list[Path], kinds: frozenset[str]) -> list[Task]:
