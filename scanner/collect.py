@@ -93,10 +93,10 @@ def run(
     iterator starts nothing more and does not wait.
     """
     pending = [] if pending is None else pending
-    ready: Queue[Reading | Task | _Done] = Queue(maxsize=1)
+    ready: Queue[Reading | _Done] = Queue(maxsize=1)
     closed = threading.Event()
 
-    def hand_over(item: Reading | Task | _Done) -> None:
+    def hand_over(item: Reading | _Done) -> None:
         while not closed.is_set():
             with contextlib.suppress(Full):
                 ready.put(item, timeout=0.2)
@@ -105,17 +105,17 @@ def run(
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=THREADS)
 
     def start(task: Task) -> None:
+        """Also called by tasks, which are pending themselves meanwhile."""
         pending.append(task)
-        pool.submit(_attempt, task, progress, hand_over)
+        with contextlib.suppress(RuntimeError):  # the pool was closed: the task stays pending
+            pool.submit(_attempt, task, progress, start, hand_over)
 
     try:
         for task in tasks:
             start(task)
         while pending:
             item = ready.get()
-            if isinstance(item, Task):
-                start(item)
-            elif isinstance(item, _Done):
+            if isinstance(item, _Done):
                 pending.remove(item.task)
             else:
                 yield item
@@ -124,11 +124,16 @@ def run(
         pool.shutdown(wait=not pending, cancel_futures=True)
 
 
-def _attempt(task: Task, progress: Show, hand_over: Callable[[Reading | Task | _Done], None]) -> None:
-    """Hand over what the task reads and finds, then that it is done."""
+def _attempt(
+    task: Task, progress: Show, start: Callable[[Task], None], hand_over: Callable[[Reading | _Done], None]
+) -> None:
+    """Hand over what the task reads, start what it finds, then tell that it is done."""
     try:
         for item in task.read(lambda what, n: progress(task, what, n)):
-            hand_over(item)
+            if isinstance(item, Task):
+                start(item)
+            else:
+                hand_over(item)
     except Exception as error:  # one target's crash may not take the others' results with it
         name = type(error).__name__
         log.error("reading %s crashed: %s", task.name, name, exc_info=log.isEnabledFor(logging.INFO))

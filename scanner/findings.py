@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
@@ -32,6 +32,12 @@ def finding_id(check: str, scope_id: str, resource: Resource, key: str) -> str:
     name = resource.name.casefold() if resource.cloud_id else resource.name
     identity = [1, check, scope_id, resource.group, resource.kind, resource.namespace, name, key]
     return "kp1_" + hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:32]
+
+
+def shown(labels: Mapping[str, str], patterns: Iterable[str]) -> dict[str, str]:
+    """Only labels and tags on the allow-list, in whatever case clouds spell them: others may hold anything."""
+    wanted = [pattern.lower() for pattern in patterns]
+    return {k: v for k, v in labels.items() if any(fnmatchcase(k.lower(), pattern) for pattern in wanted)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,7 @@ class Findings:
             account=context.account,
             region=context.region,
             cluster=context.cluster,
-            tags=self._shown(context.tags),
+            tags=shown(context.tags, self.labels),
             resource=self._resource_ref(resource, key, source, verdict.evidence),
             message=verdict.message,
             evidence=verdict.evidence,
@@ -121,11 +127,7 @@ class Findings:
             name=resource.name,
             container=key or None,
             cloud_id=resource.cloud_id or None,
-            labels=self._shown(labels),
+            labels=shown(labels, self.labels),
             managed_by=resource.managed_by,
             source=place,
         )
-
-    def _shown(self, labels: Mapping[str, str]) -> dict[str, str]:
-        """Only labels and tags on the allow-list: others may hold anything."""
-        return {k: v for k, v in labels.items() if any(fnmatchcase(k, pattern) for pattern in self.labels)}

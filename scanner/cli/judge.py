@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from scanner.config import Config, ConfigError, Plan, Selection, Settings, neare
 from scanner.destination import PipeClosed, drop_stdout
 from scanner.engine import INVALID_OBJECT, LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
-from scanner.findings import Context
+from scanner.findings import Context, shown
 from scanner.inventory import Counts
 from scanner.kube import KINDS
 from scanner.model import (
@@ -81,6 +81,7 @@ class Scan:
         self.min_coverage = _percentage(reporting.min_coverage)
         self.id = str(uuid.uuid4())
         self.started_at = utc_now()
+        self.plans_of = _by_resource(settings.plans)
         self.tally = Tally()
         self.exemptions = Exemptions(settings.exemptions, date.today())
         self.clusters = Clusters()
@@ -119,7 +120,7 @@ class Scan:
             self.gaps.append((self.judging, gap))
             self.judging.data_plane = PlaneState.PARTIAL
         read = {row.cluster.name for row in self.clusters.rows}
-        for task in self.pending:
+        for task in list(self.pending):  # what still runs may find more
             if task.name not in read:
                 self._judge(task.unread(GapReason.TIMEOUT, "interrupted"))
         self._judge_unread()
@@ -164,7 +165,7 @@ class Scan:
     def _evaluate(self, reading: Reading, scope_id: str, row: Row | None, control_plane: bool | None = None) -> None:
         estate = reading.estate
         cluster, account = row.cluster if row else None, estate.account
-        plans = tuple(plan for plan in self.settings.plans if _applies(plan, estate, control_plane))
+        plans = self._plans(estate, control_plane)
         if not plans:
             return
         again = scope_id in self.scopes
@@ -191,6 +192,26 @@ class Scan:
         self.judging = None
         gc.collect()
         gc.freeze()
+
+    def _plans(self, estate: Estate, control_plane: bool | None) -> tuple[Plan, ...]:
+        """The checks that are about the inside of a cluster, what its cloud says of it, an account, or files. A plane
+        that was not asked for leaves nothing unknown."""
+        if control_plane:
+            kinds = {type(item) for item in estate.inventory.cloud}
+            return tuple(plan for kind in kinds for plan in self.plans_of.get(kind, ()))
+        account = estate.account
+        if control_plane is not None or not account:
+            return self.plans_of.get(None, ())
+        if account.control_plane is PlaneState.NOT_ASKED:
+            return ()
+        # Clusters come one by one; an account answers for those that could not be listed.
+        return tuple(
+            plan
+            for kind, plans in self.plans_of.items()
+            if kind and kind.provider == account.provider
+            if kind.scope_name != "cluster" or estate.inventory.gaps_of((kind.kind,))
+            for plan in plans
+        )
 
     def _add(self, finding: Finding, *, again: bool, counted_as: str) -> None:
         """An id is reported once, however many ways lead to its subject: the worst answer stands.
@@ -231,6 +252,8 @@ class Scan:
         warnings = [*self.settings.warnings, *self.warnings, *self._notes(), *self.exemptions.warnings()]
         info = ScanInfo(self.id, self.started_at, utc_now(), self.settings.profile.name, complete, reasons, warnings)
         rows = sorted(self.clusters.rows, key=lambda row: (row.cluster.name, row.cluster.id))
+        for row in rows:
+            row.cluster.tags = shown(row.cluster.tags, self.settings.labels)
         refused = sum(account.refused for account in self.accounts.values())
         ending = Ending(
             scan=info,
@@ -307,19 +330,13 @@ class Scan:
         return covered >= self.min_coverage
 
 
-def _applies(plan: Plan, estate: Estate, control_plane: bool | None) -> bool:
-    """Whether a check is about this part of the estate: the inside of a cluster, what its cloud says of it, an account,
-    or files. A plane that was not asked for leaves nothing unknown."""
-    resource = cloud.resource_of(plan.check.scope)
-    if resource is None:
-        return not control_plane and not (estate.account and not estate.cluster)
-    if control_plane is not None:
-        return control_plane and any(isinstance(item, resource) for item in estate.inventory.cloud)
-    account = estate.account
-    if not account or account.provider != resource.provider or account.control_plane is PlaneState.NOT_ASKED:
-        return False
-    # Clusters come one by one; an account answers for those that could not be listed.
-    return resource.scope_name != "cluster" or bool(estate.inventory.gaps_of((resource.kind,)))
+def _by_resource(plans: Iterable[Plan]) -> dict[type[cloud.CloudResource] | None, tuple[Plan, ...]]:
+    """Under the cloud resource that each check judges, None for what runs inside clusters or stands in files."""
+    found: dict[type[cloud.CloudResource] | None, tuple[Plan, ...]] = {}
+    for plan in plans:
+        kind = cloud.resource_of(plan.check.scope)
+        found[kind] = (*found.get(kind, ()), plan)
+    return found
 
 
 def _unread(cluster: Cluster) -> bool:
