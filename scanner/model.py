@@ -250,12 +250,16 @@ class PlaneState(StrEnum):
 
 
 class Account(msgspec.Struct, kw_only=True):
-    """An Azure subscription, AWS account or Google Cloud project; `refused` where its clusters could not be listed."""
+    """An Azure subscription, AWS account or Google Cloud project.
+
+    `refused` where its clusters could not be listed in full; `clusters` is how many were listed.
+    """
 
     id: str
     provider: str
     name: str
     refused: bool = False
+    clusters: int = 0
     control_plane: PlaneState = PlaneState.NOT_ASKED
 
 

@@ -212,7 +212,12 @@ def account_reading(found: Subscription, name: str, kinds: Iterable[str], *, con
     """What is judged of a subscription itself; its clusters come one by one."""
     plane = PlaneState.COMPLETE if control_plane else PlaneState.NOT_ASKED
     account = Account(
-        id=found.resource.name, provider=PROVIDER, name=name, refused=bool(found.clusters.gaps), control_plane=plane
+        id=found.resource.name,
+        provider=PROVIDER,
+        name=name,
+        refused=bool(found.clusters.gaps),
+        clusters=len(found.clusters.items),
+        control_plane=plane,
     )
     inventory = Inventory(kinds=sorted(kinds), gaps=found.gaps, counts=found.counts)
     if control_plane:

@@ -156,15 +156,17 @@ class TableOutput:
         coverage = ending.accounts
         if not coverage.expected:
             return
-        refused = f", {coverage.refused} NOT READ" if coverage.refused else ""
+        refused = f", {coverage.refused} NOT READ IN FULL" if coverage.refused else ""
         at_least = "at least " if coverage.refused else ""
         found = f"{_n(coverage.read, 'account')} read{refused}; {at_least}{_n(len(ending.clusters), 'cluster')}"
         self._console.print(Text.assemble(("Cloud  ", "bold"), (found, "bold magenta" if refused else "")))
         owners = {id(owner): owner for owner, _ in ending.gaps if isinstance(owner, Account)}
         for owner in list(owners.values())[:CLUSTERS]:
-            state = ("NOT READ", "bold magenta") if owner.refused else ("read in part", "magenta")
+            state = ("read in part", "magenta")
+            if owner.refused:
+                state = ("CLUSTERS NOT ALL LISTED" if owner.clusters else "NOT READ", "bold magenta")
             self._console.print(Text.assemble(("Account ", "bold"), (printable(owner.name, 60), "bold"), "  ", state))
-            self._gaps(gaps[id(owner)], whole=owner.refused)
+            self._gaps(gaps[id(owner)], whole=owner.refused and not owner.clusters)
         if len(owners) > CLUSTERS:
             self._console.print(Text(f"… and {_n(len(owners) - CLUSTERS, 'more account')} not read completely"))
 
