@@ -137,6 +137,7 @@ class CloudResource(Facts, kw_only=True):
     group: ClassVar[str]
     kind: ClassVar[str]  # of the resource; as a plural it names the list of them in gaps
     scope_name: ClassVar[str]
+    inside: ClassVar[bool] = False  # whether it is a cluster whose inside is read too
     KEEP: ClassVar[tuple[str, ...]] = ()
     PARTS: ClassVar[tuple[type[CloudPart], ...]] = ()
 
@@ -199,6 +200,7 @@ class AksCluster(CloudResource, kw_only=True, tag="aks"):
     group = "Microsoft.ContainerService"
     kind = "managedClusters"
     scope_name = "cluster"
+    inside = True
     DEFAULTS = {
         "sku.name": "Base",
         "sku.tier": "Free",
@@ -383,6 +385,11 @@ SCOPES: dict[type, tuple[str, ...]] = {
 
 
 _RESOURCE_OF = {scope: resource for resource in RESOURCES for scope in (resource, *resource.PARTS)}
+
+
+def clusters_of(provider: str) -> tuple[str, ...]:
+    """The kinds of a cloud's clusters whose inside is read too."""
+    return tuple(resource.kind for resource in RESOURCES if resource.provider == provider and resource.inside)
 
 
 def resource_of(scope: type) -> type[CloudResource] | None:

@@ -258,18 +258,20 @@ class _Run:
 
     def _gaps(self, plan: Plan) -> Iterator[Finding]:
         """One `unknown` for each list that was refused: what was not seen is not clean."""
-        for gap in self.inventory.gaps_of(plan.subjects):
+        hidden = () if plan.check.provider else self.context.unlisted
+        for gap in self.inventory.gaps_of(hidden or plan.subjects):
             if gap.namespace != "*" and not self._in_namespace(plan, gap.namespace):
                 continue
             yield from self._unknown(plan, gap.what, gap.namespace, gap.reason.value, gap.sentence)
-        for plural in self._not_collected(plan):
+        for plural in () if hidden else self._not_collected(plan):
             message = f"{plural} were not collected: collect again with this check selected"
             yield from self._unknown(plan, plural, "*", "not_collected", message)
 
     def _unknown(self, plan: Plan, plural: str, namespace: str, reason: str, message: str) -> Iterator[Finding]:
         self.judged[plan.check.id] += 1
         provider = plan.check.provider
-        resource = Resource(group="", kind=plural, namespace="" if provider else namespace, name="*")
+        outside = provider or self.context.unlisted
+        resource = Resource(group="", kind=plural, namespace="" if outside else namespace, name="*")
         verdict = Verdict(Status.UNKNOWN, reason, printable(message, 400))
         finding = self.make(plan.check, verdict, plan.severity, resource, "", parameters=plan.parameters)
         yield self._counted(finding, {})

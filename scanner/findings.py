@@ -58,6 +58,7 @@ class Context:
     region: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     locate: Callable[[Source, str], int] = lambda source, path: source.line
+    unlisted: tuple[str, ...] = ()  # of an account: kinds of clusters whose refused list hides what runs inside them
 
 
 @dataclass(frozen=True, slots=True)

@@ -261,6 +261,7 @@ class Account(msgspec.Struct, kw_only=True):
     refused: bool = False
     clusters: int = 0
     control_plane: PlaneState = PlaneState.NOT_ASKED
+    data_plane: PlaneState = PlaneState.NOT_ASKED
 
 
 class Cluster(msgspec.Struct, kw_only=True):

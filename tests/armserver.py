@@ -41,6 +41,7 @@ __all__ = [
     "ArmServer",
     "Request",
     "Token",
+    "action",
     "body",
     "delay",
     "empty",
@@ -240,6 +241,12 @@ class ArmServer:
         """Answer the requests whose path (no query) matches with `fault`, except the first `after`, at most `times`."""
         with self._lock:
             self._rules.append(apiserver._Rule(re.compile(path, re.IGNORECASE), fault, after, times))
+
+    def heal(self) -> None:
+        """From now on nothing is denied, and no fault injected."""
+        self._denied = set()
+        with self._lock:
+            self._rules.clear()
 
     def issue(self, resource: str = AUDIENCES[1], seconds: float | None = None) -> str:
         """A token such as the identity endpoint hands out."""
@@ -489,6 +496,11 @@ def _resource(path: str) -> tuple[str, list[str], list[str]]:
     marks = [number for number, part in enumerate(parts) if part.lower() == "providers"]
     last = marks[-1] if marks else len(parts)
     return "/" + "/".join(parts[:last]), parts[last + 1 : last + 2], parts[last + 2 :]
+
+
+def action(method: str, path: str) -> str:
+    """What one needs to be allowed: `Microsoft.ContainerService/managedClusters/read`."""
+    return _action(method, path)[0]
 
 
 def _forbidden(method: str, path: str) -> str:

@@ -115,7 +115,7 @@ class Permissions:
     unread: Gap | None = None
 
     def allows(self, action: str) -> bool:
-        return not self.unread and any(
+        return any(
             _covers(entry.get("actions"), action) and not _covers(entry.get("notActions"), action)
             for entry in self.granted
         )

@@ -283,7 +283,7 @@ def _refusal(response: Any) -> ArmError:
         reason = GapReason.NOT_FOUND
     else:
         reason = _TRANSIENT.get(status, GapReason.SERVER_ERROR if status >= 500 else GapReason.BAD_DATA)
-    said = f" {code}: {message}" if code else ""
+    said = f" ({code}): {message}" if code else ""
     # Version lists are long, and are read from the sentence: they may not be cut off.
     detail = message[:4000] if code in _VERSION_CODES else plain(f"HTTP {status}{said}")
     return ArmError(reason, detail, status=status, code=code, action=action[1] if action else "")

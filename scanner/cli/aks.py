@@ -102,11 +102,19 @@ class _Azure:
     def _unread(self, id: str, name: str, reason: GapReason, detail: str, permission: str = "") -> Reading:
         """A subscription, or all of Azure, of which nothing could be listed."""
         inventory = unread_inventory(self.kinds, reason, detail, permission)
-        account = Account(id=id, provider=PROVIDER, name=name, refused=True, control_plane=self._plane())
-        return Reading(Estate(name, inventory, account=account, scope=f"/subscriptions/{id}".lower()))
+        return Reading(Estate(name, inventory, account=self._account(id, name), scope=f"/subscriptions/{id}".lower()))
 
-    def _plane(self) -> PlaneState:
-        return PlaneState.COMPLETE if self.control_plane else PlaneState.NOT_ASKED
+    def _account(self, id: str, name: str) -> Account:
+        """As long as nothing is known of its clusters."""
+        asked = {True: PlaneState.COMPLETE, False: PlaneState.NOT_ASKED}
+        return Account(
+            id=id,
+            provider=PROVIDER,
+            name=name,
+            refused=True,
+            control_plane=asked[self.control_plane],
+            data_plane=asked[bool(self.inside.kinds)],
+        )
 
     def _subscription_task(self, subscription: AzureSubscription) -> Task:
         id = subscription.name
@@ -121,7 +129,7 @@ class _Azure:
                     yield from self._cluster_tasks(found)
                     yield from self._unknown_names()
                     started = True
-            yield account_reading(found, name, self.kinds, control_plane=self.control_plane)
+            yield account_reading(found, self._account(id, name), self.kinds)
 
         return Task(title, read, self.kinds, PROVIDER, lambda *why: self._unread(id, name, *why))
 
@@ -208,21 +216,14 @@ class _Azure:
         return Look(inventory, None, None, scope, "config", list(keys), PlaneState.NOT_READ)
 
 
-def account_reading(found: Subscription, name: str, kinds: Iterable[str], *, control_plane: bool = True) -> Reading:
+def account_reading(found: Subscription, account: Account, kinds: Iterable[str]) -> Reading:
     """What is judged of a subscription itself; its clusters come one by one."""
-    plane = PlaneState.COMPLETE if control_plane else PlaneState.NOT_ASKED
-    account = Account(
-        id=found.resource.name,
-        provider=PROVIDER,
-        name=name,
-        refused=bool(found.clusters.gaps),
-        clusters=len(found.clusters.items),
-        control_plane=plane,
-    )
+    account.refused = bool(found.clusters.gaps)
+    account.clusters = len(found.clusters.items)
     inventory = Inventory(kinds=sorted(kinds), gaps=found.gaps, counts=found.counts)
-    if control_plane:
+    if account.control_plane is not PlaneState.NOT_ASKED:
         inventory.cloud = [found.resource, *found.registries.items, *found.connectors.items]
-    return Reading(Estate(name, inventory, account=account, scope=found.resource.id.lower()))
+    return Reading(Estate(account.name, inventory, account=account, scope=found.resource.id.lower()))
 
 
 def cluster_reading(

@@ -40,6 +40,7 @@ from scanner.model import (
 from scanner.report import AccountCoverage, Ending, ScanInfo, outputs
 from scanner.summary import Tally
 
+NOT_ASKED = PlaneState.NOT_ASKED
 EXIT_INTERRUPTED = 130  # as shells report SIGINT
 _CLEAN = (Status.PASS, Status.NOT_APPLICABLE)
 # Several reasons may hold at once: the exit code is the first one's.
@@ -119,10 +120,12 @@ class Scan:
             gap = Gap(what="findings", reason=GapReason.TIMEOUT, detail="interrupted while judging", time=utc_now())
             self.gaps.append((self.judging, gap))
             self.judging.data_plane = PlaneState.PARTIAL
-        read = {row.cluster.name for row in self.clusters.rows}
+        clusters = [row.cluster for row in self.clusters.rows]
+        read = {c.id for c in clusters} | {f"context:{c.name}" for c in clusters if not c.cloud_id}
         for task in list(self.pending):  # what still runs may find more
-            if task.name not in read:
-                self._judge(task.unread(GapReason.TIMEOUT, "interrupted"))
+            reading = task.unread(GapReason.TIMEOUT, "interrupted")
+            if not (reading.estate.cluster and reading.estate.cluster.id in read):
+                self._judge(reading)
         self._judge_unread()
 
     def _judge(self, reading: Reading) -> None:
@@ -181,6 +184,7 @@ class Scan:
             region=cluster.region if cluster else None,
             tags=cluster.tags if cluster else {},
             locate=reading.locate,
+            unlisted=cloud.clusters_of(account.provider) if account and not cluster else (),
         )
         self.judging = cluster
         tally = Tally() if again else self.tally
@@ -202,16 +206,16 @@ class Scan:
         account = estate.account
         if control_plane is not None or not account:
             return self.plans_of.get(None, ())
-        if account.control_plane is PlaneState.NOT_ASKED:
-            return ()
         # Clusters come one by one; an account answers for those that could not be listed.
-        return tuple(
+        inside = self.plans_of.get(None, ()) if account.refused and account.data_plane is not NOT_ASKED else ()
+        outside = (
             plan
             for kind, plans in self.plans_of.items()
-            if kind and kind.provider == account.provider
+            if kind and kind.provider == account.provider and account.control_plane is not NOT_ASKED
             if kind.scope_name != "cluster" or estate.inventory.gaps_of((kind.kind,))
             for plan in plans
         )
+        return (*inside, *outside)
 
     def _add(self, finding: Finding, *, again: bool, counted_as: str) -> None:
         """An id is reported once, however many ways lead to its subject: the worst answer stands.

@@ -14,7 +14,7 @@ from scanner.cloud import AksCluster, ArcCluster
 from scanner.collect import Progress, Reading, Task
 from scanner.config import Settings
 from scanner.inventory import Counts
-from scanner.model import PlaneState
+from scanner.model import Account, PlaneState
 
 SAMPLE = Path(__file__).parent.parent / "demo"
 CLUSTER = "demo-shop"
@@ -27,7 +27,9 @@ def demo_task(settings: Settings) -> Task:
         reader = Reader(Recording(SAMPLE / "azure" / "answers.yaml"), kinds)
         for subscription in reader.subscriptions().items:
             *_, found = reader.read(subscription)
-            yield account_reading(found, subscription.text("displayName").value, kinds)
+            name = subscription.text("displayName").value
+            account = Account(id=subscription.name, provider="azure", name=name, control_plane=PlaneState.COMPLETE)
+            yield account_reading(found, account, kinds)
             clusters: list[AksCluster | ArcCluster] = [*found.clusters.items, *found.arc.items]
             for cluster in clusters:
                 counts = Counts()
