@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_
 
 import msgspec
 
-from scanner import cloud
+from scanner import resources
 from scanner.kube import WORKLOADS, Container, Ingress, Resource, Service, Workload
 from scanner.model import Ref, Severity, Verdict
 from scanner.ports import PortRanges
@@ -22,7 +22,7 @@ SCOPES: dict[type, tuple[str, ...]] = {
     Service: ("services",),
     Ingress: ("ingresses",),
     Resource: (*WORKLOADS, "services", "serviceaccounts", "configmaps"),
-    **cloud.SCOPES,
+    **resources.SCOPES,
 }
 
 # Microsoft's security controls that several checks belong to.
@@ -179,7 +179,7 @@ class Check:
     @property
     def provider(self) -> str | None:
         """The cloud whose resources it judges; None for what runs in clusters, wherever they are."""
-        resource = cloud.resource_of(self.scope)
+        resource = resources.resource_of(self.scope)
         return resource.provider if resource else None
 
     @property
@@ -237,7 +237,7 @@ def check(
             raise TypeError(f"{id}: the first parameter must be one of {[s.__name__ for s in SCOPES]}")
         own = {p.name: _parameter(id, p, hints[p.name]) for p in rest}
         namespaces = (*excluded_namespaces, *PROVIDER_MANAGED) if excluded_namespaces else ()
-        common = _common(namespaces) if scope not in cloud.SCOPES else _common_in_clouds()
+        common = _common(namespaces) if scope not in resources.SCOPES else _common_in_clouds()
         for name in ("images", "containers"):
             if name not in exclude:
                 common.pop(f"excluded_{name}", None)

@@ -7,9 +7,9 @@ import bisect
 import msgspec
 
 from scanner import kube
-from scanner.cloud import AnyResource
 from scanner.kube import Resource, Source
 from scanner.model import Gap
+from scanner.resources import AnyResource
 
 PODS_KEPT = 10  # names shown as examples for each shape
 UNREADABLE = "~unreadable"  # name of an object whose own name could not be read

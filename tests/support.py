@@ -13,7 +13,8 @@ import yaml
 
 import checks
 from providers.azure.reader import understood
-from scanner import cloud, config, engine, findings, kube, normalize, owners, wire, workloads
+from scanner import config, engine, findings, kube, normalize, owners, resources, wire, workloads
+from scanner.cloud import CloudResource
 from scanner.exemptions import Exemptions
 from scanner.model import ClusterRef, Collected, Finding, Gap, GapReason, Status
 from scanner.summary import Tally
@@ -193,7 +194,7 @@ def deployment(
 # Fixtures
 
 _OPTION = re.compile(r"# (params|profile|gap|live|gke): (.+)")
-_CLOUD = {r.__struct_config__.tag: r for r in cloud.RESOURCES}
+_CLOUD = {r.__struct_config__.tag: r for r in resources.RESOURCES}
 
 
 def options(text: str) -> dict[str, Any]:
@@ -220,7 +221,7 @@ def judge_fixture(path: Path) -> list[Finding]:
     )  # fmt: skip
 
 
-def cloud_resource(entry: Object) -> cloud.CloudResource:
+def cloud_resource(entry: Object) -> CloudResource:
     """From `type`, `wire` as the cloud sends it, and `related`: lists, or gaps in place of them."""
     resource = understood(_CLOUD[entry["type"]], entry["wire"], "11111111-2222-3333-4444-555555555555")
     for what, items in entry.get("related", {}).items():

@@ -12,18 +12,11 @@ from typing import Any
 import pytest
 
 import checks
+from scanner.azure import AksCluster, ArcCluster, AzureSubscription, ContainerRegistry, SecurityConnector
 from scanner.check import Check
-from scanner.cloud import (
-    AksCluster,
-    ArcCluster,
-    AzureSubscription,
-    CloudResource,
-    ContainerRegistry,
-    SecurityConnector,
-    kept,
-    resource_of,
-)
+from scanner.cloud import CloudResource, kept
 from scanner.model import Collected, Gap, GapReason, MissingEvidence, Severity, Status, Verdict
+from scanner.resources import resource_of
 
 Object = dict[str, Any]
 LETTERS = {Status.PASS: "P", Status.FAIL: "F", Status.NOT_APPLICABLE: "N"}

@@ -424,12 +424,14 @@ def test_two_checks_of_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 # Imports
 
 SDKS = ("azure", "boto3", "botocore", "google", "kubernetes", "msrest")
-FOR_CHECKS = {f"scanner.{m}" for m in ("model", "kube", "cloud", "cidr", "check", "quantity", "image_ref", "ports")}
+FOR_CHECKS = {
+    f"scanner.{m}" for m in ("model", "kube", "cloud", "azure", "cidr", "check", "quantity", "image_ref", "ports")
+}
 FOR_PROVIDERS = {
     f"scanner.{m}"
     for m in (
         *("model", "kube", "wire", "normalize", "inventory", "owners", "workloads", "bundle", "collect"),
-        *("safe_yaml", "cloud", "plain", "__project__", "__version__"),
+        *("safe_yaml", "cloud", "azure", "plain", "__project__", "__version__"),
     )
 }
 

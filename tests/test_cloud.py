@@ -3,16 +3,10 @@
 import msgspec
 import pytest
 
-from scanner.cloud import (
-    RESOURCES,
-    AksCluster,
-    AnyResource,
-    CloudResource,
-    Facts,
-    expect,
-    kept,
-)
+from scanner.azure import AksCluster
+from scanner.cloud import CloudResource, Facts, expect, kept
 from scanner.model import Collected, Evidence, Gap, GapReason, MissingEvidence, Status
+from scanner.resources import RESOURCES, AnyResource
 
 ID = "/subscriptions/s/resourceGroups/g/providers/Microsoft.ContainerService/managedClusters/c"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from scanner.azure import AksCluster
 from scanner.check import NETWORK, check
-from scanner.cloud import AksCluster, expect
+from scanner.cloud import expect
 from scanner.model import Severity, Verdict, not_applicable
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from scanner.azure import AksCluster, ArcCluster
 from scanner.check import ACCESS, NETWORK, check
-from scanner.cloud import AksCluster, ArcCluster, Setting, expect
+from scanner.cloud import Setting, expect
 from scanner.model import Severity, Verdict, not_applicable
 
 # Microsoft counts it in each control whose recommendations the policies decide.

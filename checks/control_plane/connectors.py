@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from scanner.azure import SecurityConnector
 from scanner.check import check
-from scanner.cloud import Facts, SecurityConnector, Setting, expect
+from scanner.cloud import Facts, Setting, expect
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable, text
 
 _DEFENDER = ("Enable enhanced security features",)

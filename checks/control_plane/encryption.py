@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from scanner.azure import AksCluster, AksNodePool, ContainerRegistry
 from scanner.check import check
-from scanner.cloud import AksCluster, AksNodePool, ContainerRegistry, expect
+from scanner.cloud import expect
 from scanner.model import Evidence, Severity, Verdict, text
 
 _AT_REST = ("Enable encryption at rest",)

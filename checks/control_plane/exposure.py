@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from scanner import cidr
+from scanner.azure import AksCluster, ContainerRegistry
 from scanner.check import NETWORK, check
-from scanner.cloud import AksCluster, ContainerRegistry, Setting, expect
+from scanner.cloud import Setting, expect
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, text
 
 _PRIVATE_CLUSTER = "properties.apiServerAccessProfile.enablePrivateCluster"

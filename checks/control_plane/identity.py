@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from scanner.azure import AksCluster
 from scanner.check import ACCESS, check
-from scanner.cloud import AksCluster, expect
+from scanner.cloud import expect
 from scanner.model import Evidence, Severity, Verdict, not_applicable, text
 
 _ENTRA = "properties.aadProfile"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
+from scanner.azure import AksCluster
 from scanner.check import check
-from scanner.cloud import AksCluster, Facts, Setting, expect
+from scanner.cloud import Facts, Setting, expect
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, text
 
 _LOGGING = ("Enable auditing and logging",)

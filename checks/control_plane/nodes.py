@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from scanner.azure import AksCluster, AksNodePool
 from scanner.check import ACCESS, NETWORK, check
-from scanner.cloud import AksCluster, AksNodePool, expect
+from scanner.cloud import expect
 from scanner.model import Severity, Verdict, not_applicable
 
 

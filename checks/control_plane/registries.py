@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from scanner.azure import ContainerRegistry
 from scanner.check import ACCESS, check
-from scanner.cloud import ContainerRegistry, expect
+from scanner.cloud import expect
 from scanner.model import Severity, Verdict
 
 _POLICIES = "properties.policies"

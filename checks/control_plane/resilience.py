@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from scanner.azure import AksCluster, ContainerRegistry
 from scanner.check import check
-from scanner.cloud import AksCluster, ContainerRegistry, expect
+from scanner.cloud import expect
 from scanner.model import Severity, Verdict, not_applicable
 
 _BEST_PRACTICES = ("Implement security best practices",)

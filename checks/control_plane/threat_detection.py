@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from scanner.azure import AksCluster, ArcCluster, AzureSubscription
 from scanner.check import check
-from scanner.cloud import AksCluster, ArcCluster, AzureSubscription, Facts, Setting, expect
+from scanner.cloud import Facts, Setting, expect
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable, text
 
 _DEFENDER = ("Enable enhanced security features",)

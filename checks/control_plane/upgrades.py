@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
+from scanner.azure import AksCluster
 from scanner.check import check
-from scanner.cloud import AksCluster, Facts, Setting, expect
+from scanner.cloud import Facts, Setting, expect
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, text
 
 _UPDATES = ("Apply system updates",)

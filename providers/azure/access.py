@@ -18,7 +18,7 @@ from providers.azure.errors import ArmError
 from providers.azure.reader import AKS_VERSION
 from providers.azure.session import CREDENTIALS, Session
 from scanner import safe_yaml
-from scanner.cloud import AksCluster
+from scanner.azure import AksCluster
 from scanner.model import GapReason
 
 ACTION = f"Microsoft.ContainerService/managedClusters/{CREDENTIALS}/action"

@@ -8,15 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from providers.azure.errors import ArmError
-from scanner.cloud import (
-    AksCluster,
-    ArcCluster,
-    AzureSubscription,
-    CloudResource,
-    ContainerRegistry,
-    SecurityConnector,
-    kept,
-)
+from scanner.azure import AksCluster, ArcCluster, AzureSubscription, ContainerRegistry, SecurityConnector
+from scanner.cloud import CloudResource, kept
 from scanner.inventory import Counts
 from scanner.model import Collected, Gap, GapReason, MissingEvidence, utc_now
 from scanner.plain import plain

@@ -15,9 +15,10 @@ from providers.azure.credentials import CLOUDS
 from providers.azure.errors import ArmError, UsageError
 from providers.azure.reader import PER_CLUSTER, Reader, Subscription, gap_of, lives
 from providers.azure.session import Session
+from scanner.azure import AksCluster, ArcCluster, AzureSubscription
 from scanner.cli.options import AzureScope, Discovery, Namespaces, Planes, Running
 from scanner.cli.targets import Inside, Look, look_inside
-from scanner.cloud import AksCluster, ArcCluster, AzureSubscription, CloudResource
+from scanner.cloud import CloudResource
 from scanner.clusters import server_keys
 from scanner.collect import Estate, Progress, Reading, Task, unread, unread_inventory
 from scanner.config import ConfigError, Settings

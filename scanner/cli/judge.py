@@ -11,11 +11,12 @@ from datetime import date
 from pathlib import Path
 
 import checks
-from scanner import cloud, collect
+from scanner import collect, resources
 from scanner import config as configuration
 from scanner.check import Check
 from scanner.cli.options import Judging, Reporting
 from scanner.cli.progress import progress
+from scanner.cloud import CloudResource
 from scanner.clusters import Clusters, Row
 from scanner.collect import Estate, Reading, Task
 from scanner.config import Config, ConfigError, Plan, Selection, Settings, nearest
@@ -184,7 +185,7 @@ class Scan:
             region=cluster.region if cluster else None,
             tags=cluster.tags if cluster else {},
             locate=reading.locate,
-            unlisted=cloud.clusters_of(account.provider) if account and not cluster else (),
+            unlisted=resources.clusters_of(account.provider) if account and not cluster else (),
         )
         self.judging = cluster
         tally = Tally() if again else self.tally
@@ -334,11 +335,11 @@ class Scan:
         return covered >= self.min_coverage
 
 
-def _by_resource(plans: Iterable[Plan]) -> dict[type[cloud.CloudResource] | None, tuple[Plan, ...]]:
+def _by_resource(plans: Iterable[Plan]) -> dict[type[CloudResource] | None, tuple[Plan, ...]]:
     """Under the cloud resource that each check judges, None for what runs inside clusters or stands in files."""
-    found: dict[type[cloud.CloudResource] | None, tuple[Plan, ...]] = {}
+    found: dict[type[CloudResource] | None, tuple[Plan, ...]] = {}
     for plan in plans:
-        kind = cloud.resource_of(plan.check.scope)
+        kind = resources.resource_of(plan.check.scope)
         found[kind] = (*found.get(kind, ()), plan)
     return found
 

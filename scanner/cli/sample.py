@@ -8,9 +8,9 @@ from pathlib import Path
 from providers.azure.reader import Reader
 from providers.azure.recording import Recording
 from providers.files import manifests
+from scanner.azure import AksCluster, ArcCluster
 from scanner.cli.aks import account_reading, cluster_reading
 from scanner.cli.targets import Look
-from scanner.cloud import AksCluster, ArcCluster
 from scanner.collect import Progress, Reading, Task
 from scanner.config import Settings
 from scanner.inventory import Counts
