@@ -22,12 +22,14 @@ _SHARED = ("server:", "ca:")  # keys that several clusters may have in common
 
 def server_keys(server: str, ca: bytes | None) -> list[str]:
     """Keys of an API server: its address, unless that means something else elsewhere, and its authority."""
-    parts = urlsplit(server.lower())
-    host = parts.hostname or ""
+    try:
+        parts = urlsplit(server.lower())
+        host, port = parts.hostname or "", parts.port
+    except ValueError:  # no URL, so nothing that another look could have in common
+        host, port = "", None
     keys = []
     if "." in host and not host.endswith((".svc", ".local")) and not host.replace(".", "").isdigit():
-        port = "" if parts.port in (None, 443) else f":{parts.port}"
-        keys.append(f"server:{host}{port}{parts.path.rstrip('/')}")
+        keys.append(f"server:{host}{'' if port in (None, 443) else f':{port}'}{parts.path.rstrip('/')}")
     if authority := _authority(ca):
         keys.append(f"ca:{authority}")
     return keys

@@ -18,7 +18,7 @@ from queue import Full, Queue
 import msgspec
 
 from scanner.inventory import Inventory
-from scanner.kube import Source
+from scanner.kube import Source, printable
 from scanner.model import Account, Cluster, Gap, GapReason, PlaneState, utc_now
 
 THREADS = "collect"  # name of the threads that read
@@ -72,8 +72,11 @@ class Task:
     lost: Callable[[GapReason, str], Reading] | None = None  # the target unread, where it is no bare cluster
 
     def unread(self, reason: GapReason, detail: str) -> Reading:
-        """The target as it is reported where nothing of it was read."""
-        return self.lost(reason, detail) if self.lost else unread(self.name, self.provider, self.kinds, reason, detail)
+        """The target as it is reported where nothing of it was read: in a plain row where its own would crash too."""
+        if self.lost:
+            with contextlib.suppress(ValueError, TypeError, LookupError, AttributeError):
+                return self.lost(reason, detail)
+        return unread(self.name, self.provider, self.kinds, reason, detail)
 
 
 Show = Callable[[Task, str, int], None]  # the same, of which task
@@ -136,7 +139,7 @@ def _attempt(
                 hand_over(item)
     except Exception as error:  # one target's crash may not take the others' results with it
         name = type(error).__name__
-        log.error("reading %s crashed: %s", task.name, name, exc_info=log.isEnabledFor(logging.INFO))
+        log.error("reading %s crashed: %s", printable(task.name), name, exc_info=log.isEnabledFor(logging.INFO))
         detail = f"internal error while reading: {name}; run with -v and report it"
         hand_over(task.unread(GapReason.BAD_DATA, detail))
     finally:

@@ -111,6 +111,11 @@ def test_a_third_reading_brings_two_rows_together():
     assert "u1" in only.former
 
 
+@pytest.mark.parametrize("server", ["https://[::1", "https://a.b:x", "", "https://", "a\nb"])
+def test_what_is_no_url_is_no_key(server):
+    assert [key for key in server_keys(server, CA) if not key.startswith("ca:")] == []
+
+
 @pytest.mark.parametrize(
     ("one", "other", "both"),
     [

@@ -100,6 +100,15 @@ def test_interrupt_ends_at_once_and_reports_what_was_read(tmp_path):
     assert b"Traceback" not in error
 
 
+def test_a_target_that_cannot_even_say_that_it_was_lost_is_in_the_report():
+    def crash(*_):
+        raise ValueError("odd")
+
+    (only,) = collect.run([Task("a", crash, frozenset({"pods"}), "azure", crash)], 1, lambda *_: None)
+    assert only.estate.name == "a"
+    assert [gap.what for gap in only.estate.inventory.gaps] == ["pods"]
+
+
 # -- bundles
 
 

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from providers.azure.credentials import AKS_SERVER
 from providers.azure.errors import ArmError
@@ -66,12 +67,20 @@ def api_server(session: Session, cluster: AksCluster) -> ApiServer:
         raise ArmError(GapReason.BAD_DATA, "Azure gave no kubeconfig", action=ACTION)
     place, user = _first_entry(answer)
     url = place.get("server")
-    if not isinstance(url, str) or not url.startswith("https://"):
+    if not isinstance(url, str) or not _is_https(url):
         raise _unusable("names no https server")
     ca = _pem(place, "certificate-authority-data")
     if not ca:
         raise _unusable("holds no certificate authority")
     return ApiServer(url, ca, user)
+
+
+def _is_https(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _first_entry(answer: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -69,6 +69,7 @@ class Session:
         self._options: dict[str, Any] = {
             "connection_timeout": min(request_timeout, 10),
             "read_timeout": request_timeout,
+            "retry_on_methods": ["GET", "POST"],  # as the one POST that leaves only reads
         }
         if self.endpoint.startswith("http:"):
             self._options["enforce_https"] = False  # to this machine only, see check_endpoint
@@ -259,6 +260,8 @@ def _newest_supported(error: ArmError) -> str:
 def _object(response: Any) -> Json:
     try:
         body = json.loads(response.content)
+        if b"\\ud" in response.content.lower():  # may be half a character, which no report could hold
+            body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):
         start = response.content[:40].decode("utf-8", "replace")
         raise ArmError(GapReason.BAD_DATA, f"the answer is not JSON (it starts {plain(start)!r})", status=200) from None

@@ -23,10 +23,13 @@ from scanner.clusters import server_keys
 from scanner.collect import Estate, Progress, Reading, Task, unread, unread_inventory
 from scanner.config import ConfigError, Settings
 from scanner.inventory import Counts, Inventory
+from scanner.kube import printable
 from scanner.model import Account, Cluster, GapReason, MissingEvidence, PlaneState, utc_now
 
 PROVIDER = "azure"
 CONNECTIONS = 64
+_TAGS = "--tag"
+_HOST = re.compile(r"[\w.-]+")
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
@@ -42,6 +45,9 @@ class AksTarget:
 @contextlib.contextmanager
 def aks_tasks(target: AksTarget) -> Iterator[list[Task]]:
     """The task that finds all others. Raises ConfigError for options that cannot be used."""
+    for tag in target.discovery.tag:
+        if not tag.partition("=")[0].strip():  # no cluster has it, so all would be clean
+            raise ConfigError(f"--tag {tag!r} names no tag: KEY or KEY=VALUE")
     try:
         session = Session(
             CLOUDS[target.azure.cloud],
@@ -70,7 +76,7 @@ class _Azure:
         self.reader = Reader(session, settings.cloud_kinds() if self.control_plane else ())
         self.inside = Inside(settings.kinds(), target.namespaces, target.running, settings.cluster_ids)
         self.allow_local_account = target.azure.allow_local_account
-        self.unmatched = set(target.discovery.cluster)
+        self.unmatched = {*target.discovery.cluster, *([_TAGS] if target.discovery.tag else [])}
         self.unlisted = 0  # subscriptions whose clusters are not yet known
         self.lock = threading.Lock()
 
@@ -120,7 +126,7 @@ class _Azure:
     def _subscription_task(self, subscription: AzureSubscription) -> Task:
         id = subscription.name
         name = _text(subscription, "displayName") or id
-        title = f"subscription {name}"
+        title = f"subscription {printable(name)}"
 
         def read(progress: Progress) -> Iterator[Reading | Task]:
             started = False
@@ -150,14 +156,20 @@ class _Azure:
             self.unlisted -= 1
             last = not self.unlisted
         for name in sorted(self.unmatched) if last else ():
-            detail = f"no cluster that this identity sees is named {name!r}"
+            if name == _TAGS:
+                name, detail = " ".join(self.discovery.tag), "no cluster that this identity sees has these tags"
+            else:
+                detail = f"no cluster that this identity sees is named {name!r}"
             yield unread(name, PROVIDER, self.inside.kinds or self.kinds, GapReason.NOT_FOUND, detail)
 
     def _asked_for(self, resource: CloudResource) -> bool:
         names, name = self.discovery.cluster, resource.name.lower()
         matching = [pattern for pattern in names if fnmatchcase(name, pattern.lower())]
         self.unmatched.difference_update(matching)
-        return bool(matching or not names) and all(_tagged(resource.tags, wanted) for wanted in self.discovery.tag)
+        tagged = all(_tagged(resource.tags, wanted) for wanted in self.discovery.tag)
+        if tagged:
+            self.unmatched.discard(_TAGS)
+        return tagged and bool(matching or not names)
 
     def _cluster_task(self, cluster: AksCluster | ArcCluster, found: Subscription) -> Task:
         kinds = self.kinds if self.control_plane else frozenset()
@@ -174,7 +186,7 @@ class _Azure:
             look = self._unread_inside(cluster, reason, detail) if self._has_inside(cluster) else None
             return cluster_reading(cluster, look, kinds, Counts())
 
-        return Task(cluster.name, read, self.inside.kinds, PROVIDER, lost)
+        return Task(printable(cluster.name), read, self.inside.kinds, PROVIDER, lost)
 
     def _has_inside(self, cluster: AksCluster | ArcCluster) -> bool:
         """Whether there is an inside to be read: asked for, and an AKS cluster that lives."""
@@ -318,4 +330,4 @@ def _version(cluster: CloudResource) -> str | None:
 def _addresses(cluster: CloudResource) -> list[str]:
     """What a kubeconfig of this cluster would have in common with it."""
     names = [_text(cluster, f"properties.{field}") for field in ("fqdn", "privateFQDN")]
-    return [key for name in names if name for key in server_keys(f"https://{name}", None)]
+    return [key for name in names if _HOST.fullmatch(name) for key in server_keys(f"https://{name}", None)]

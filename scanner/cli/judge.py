@@ -282,6 +282,14 @@ class Scan:
         clusters = bool(self.clusters.rows or self.accounts)
         if not self.counts.read and not self.gaps and not self.counts.invalid and not clusters:
             yield "nothing to judge: no Kubernetes object was found (files must end in .yaml, .yml or .json)"
+        elsewhere = [
+            row.cluster.name
+            for row in self.clusters.rows
+            if row.cluster.data_plane is NOT_ASKED and "/connectedclusters/" in row.cluster.id
+        ]
+        if elsewhere and None in self.plans_of:
+            names = ", ".join(sorted(elsewhere)[:5]) + (f" and {len(elsewhere) - 5} more" if elsewhere[5:] else "")
+            yield f"not looked inside clusters connected by Azure Arc ({names}): scan them with `scan kubeconfig`"
         if self.clusters.rows and any("Secret" in plan.values.get("kinds", ()) for plan in self.settings.plans):
             yield "Secrets are judged in files only: a cluster is never asked for them"
 
