@@ -42,10 +42,57 @@ class ChecksSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     severity: dict[str, Severity] = {}
 
 
+class _Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that `scan all` reads; the keys are those of the command's options."""
+
+
+class AksTarget(_Target, frozen=True):
+    subscriptions: tuple[str, ...] = ()
+    tenant: str | None = None
+    cloud: Literal["AzureCloud", "AzureUSGovernment", "AzureChinaCloud"] = "AzureCloud"
+    arm_endpoint: str | None = None
+    allow_local_account: bool = False
+    clusters: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    planes: Literal["both", "control", "data"] = "both"
+    namespaces: tuple[str, ...] = ()
+    exclude_namespaces: tuple[str, ...] = ()
+
+
+class KubeconfigTarget(_Target, frozen=True):
+    contexts: tuple[str, ...] = ()
+    kubeconfig: str | None = None
+    namespaces: tuple[str, ...] = ()
+    exclude_namespaces: tuple[str, ...] = ()
+
+
+class ManifestsTarget(_Target, frozen=True):
+    paths: tuple[str, ...]
+    namespace: str | None = None
+
+
+class BundlesTarget(_Target, frozen=True):
+    paths: tuple[str, ...]
+
+
+class Target(_Target, frozen=True):
+    """Exactly one of its keys."""
+
+    aks: AksTarget | None = None
+    kubeconfig: KubeconfigTarget | None = None
+    manifests: ManifestsTarget | None = None
+    bundles: BundlesTarget | None = None
+
+    def __post_init__(self) -> None:
+        if sum(getattr(self, name) is not None for name in self.__struct_fields__) != 1:
+            raise ValueError(f"a target has exactly one of the keys {', '.join(self.__struct_fields__)}")
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """kubeposture.yaml, as its JSON Schema describes it."""
 
     profile: str | None = None
+    targets: tuple[Target, ...] = ()
     checks: ChecksSection = msgspec.field(default_factory=ChecksSection)
     parameters: dict[str, dict[str, Any]] = {}
     exemptions: tuple[Exemption, ...] = ()
@@ -78,6 +125,7 @@ def _yaml(data: bytes | str) -> Any:
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _KEYS = (
     *Config.__struct_fields__,
+    *(name for target in (Target, AksTarget, KubeconfigTarget, ManifestsTarget) for name in target.__struct_fields__),
     *ChecksSection.__struct_fields__,
     *Exemption.__struct_fields__,
     *Resources.__struct_fields__,
@@ -134,6 +182,10 @@ class Settings:
     labels: tuple[str, ...] = DEFAULT_LABELS
     cluster_ids: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def about(self, *, provider: str | None = None, inside: bool = True) -> bool:
+        """Whether any check is selected that `only` would keep."""
+        return any((p.check.provider == provider if p.check.provider else inside) for p in self.plans)
 
     def only(self, *, provider: str | None = None, inside: bool = True) -> Settings:
         """With the checks of what runs inside clusters, of one cloud's resources, or both. Raises ConfigError if none

@@ -145,6 +145,9 @@ class Discovery:
     ] = Planes.BOTH
 
 
+ARM_ENDPOINT = "KUBEPOSTURE_ARM_ENDPOINT"
+
+
 class AzureCloud(StrEnum):
     PUBLIC = "AzureCloud"
     US_GOVERNMENT = "AzureUSGovernment"
@@ -162,7 +165,7 @@ class AzureScope:
     cloud: Annotated[AzureCloud, option(help="Azure cloud.", panel="Target")] = AzureCloud.PUBLIC
     arm_endpoint: Annotated[
         str | None,
-        option(help="Azure Resource Manager elsewhere: https://…", panel="Target", envvar="KUBEPOSTURE_ARM_ENDPOINT"),
+        option(help="Azure Resource Manager elsewhere: https://…", panel="Target", envvar=ARM_ENDPOINT),
     ] = None
     allow_local_account: Annotated[
         bool,

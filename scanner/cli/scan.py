@@ -86,6 +86,17 @@ def scan_aks(
         judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
 
 
+@app.command("all")
+@takes_options
+def scan_all(judging: Judging, reporting: Reporting, running: Running, logging: Logging) -> None:
+    """Judge every target of the configuration file, into one report."""
+    from scanner.cli.everything import all_tasks
+
+    settings, config = settings_from(judging)
+    with all_tasks(config, settings, running) as tasks:
+        judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+
+
 def on_planes(settings: Settings, planes: Planes, provider: str) -> Settings:
     """The checks of the planes that were asked for; raises ConfigError if none of those is selected."""
     return settings.only(provider=None if planes is Planes.DATA else provider, inside=planes is not Planes.CONTROL)

@@ -1,0 +1,76 @@
+"""kubeposture scan all: the targets of the configuration file, side by side into one report."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from scanner.cli.options import ARM_ENDPOINT, AzureCloud, AzureScope, Contexts, Discovery, Namespaces, Planes, Running
+from scanner.cli.scan import on_planes
+from scanner.cli.targets import Inside, bundle_tasks, kubeconfig_tasks, manifest_task
+from scanner.collect import Task
+from scanner.config import (
+    AksTarget,
+    Config,
+    ConfigError,
+    KubeconfigTarget,
+    Settings,
+    Target,
+)
+
+
+@contextlib.contextmanager
+def all_tasks(config: Config, settings: Settings, running: Running) -> Iterator[list[Task]]:
+    """The tasks of every target. Raises ConfigError where there is none, or one cannot be used."""
+    if not config.targets:
+        raise ConfigError("`scan all` reads the targets of the configuration file, and it names none: add `targets:`")
+    with contextlib.ExitStack() as opened:
+        tasks = [task for target in config.targets for task in _tasks(target, settings, running, opened)]
+        if not tasks:
+            raise ConfigError("no selected check is about any of the targets: loosen --check, --ref and the like")
+        yield tasks
+
+
+def _tasks(target: Target, settings: Settings, running: Running, opened: contextlib.ExitStack) -> list[Task]:
+    """None where no selected check is about the target."""
+    if target.aks:
+        return _aks(target.aks, settings, running, opened)
+    if target.bundles:
+        return bundle_tasks(
+            [_existing(path) for path in target.bundles.paths], settings.kinds() or settings.cloud_kinds()
+        )
+    if target.kubeconfig and settings.kinds():
+        wanted = target.kubeconfig
+        kubeconfig = Path(wanted.kubeconfig) if wanted.kubeconfig else None
+        return kubeconfig_tasks(Contexts(list(wanted.contexts), kubeconfig), _inside(wanted, settings, running))
+    if target.manifests and settings.kinds():
+        return [manifest_task(list(target.manifests.paths), target.manifests.namespace)]
+    return []
+
+
+def _existing(path: str) -> Path:
+    if not Path(path).is_file():
+        raise ConfigError(f"{path}: no such bundle")
+    return Path(path)
+
+
+def _inside(wanted: KubeconfigTarget, settings: Settings, running: Running) -> Inside:
+    namespaces = Namespaces(list(wanted.namespaces), list(wanted.exclude_namespaces))
+    return Inside(settings.kinds(), namespaces, running, settings.cluster_ids)
+
+
+def _aks(aks: AksTarget, settings: Settings, running: Running, opened: contextlib.ExitStack) -> list[Task]:
+    from scanner.cli import aks as azure
+
+    planes = Planes(aks.planes)
+    provider = None if planes is Planes.DATA else "azure"
+    if not settings.about(provider=provider, inside=planes is not Planes.CONTROL):
+        return []
+    endpoint = aks.arm_endpoint or os.environ.get(ARM_ENDPOINT)
+    scope = AzureScope(list(aks.subscriptions), aks.tenant, AzureCloud(aks.cloud), endpoint, aks.allow_local_account)
+    discovery = Discovery(list(aks.clusters), list(aks.tags), planes)
+    namespaces = Namespaces(list(aks.namespaces), list(aks.exclude_namespaces))
+    target = azure.AksTarget(on_planes(settings, planes, "azure"), scope, discovery, namespaces, running)
+    return opened.enter_context(azure.aks_tasks(target))
