@@ -859,3 +859,70 @@ def test_an_interrupted_scan_lists_both_clusters_of_one_name(serve, interrupt):
     )
     report = interrupt(arm, f"^/subscriptions/{DEV}/.*/diagnosticSettings$", "--concurrency", "1")
     assert [(c["name"], c["account"]) for c in report["clusters"]] == [("twin", PROD), ("twin", DEV)]
+
+
+# -- readings that are put together
+
+
+def test_ids_inside_agree_where_the_uid_may_not_be_read(serve, inside, tmp_path):
+    arm, api = serve(entra_cluster()), inside()
+    arm.estate.connect("aks-entra", api.url, api.tls.ca)
+    api.inject("/namespaces/kube-system", refuse(403))
+    alone = scan_kubeconfig(api.kubeconfig(tmp_path / "config"))
+    found = scan(arm)
+    assert found.row()["uid"] is None
+    assert found.statuses("data_plane") == alone.statuses()
+
+
+def test_an_account_that_one_look_read_is_read(serve, tmp_path):
+    arm = serve(entra_cluster())
+    read = collect_aks(arm, tmp_path / "read", *CONTROL)
+    arm.deny("/managedClusters")
+    refused = collect_aks(arm, tmp_path / "refused", *CONTROL)
+    for order in ((read, refused), (refused, read)):
+        assert evaluate(*order).report["coverage"]["accounts"] == {"expected": 1, "read": 1, "refused": 0}
+    assert evaluate(refused).report["coverage"]["accounts"] == {"expected": 1, "read": 0, "refused": 1}
+
+
+@pytest.mark.parametrize(("planes", "category"), [("control", "control_plane"), ("data", "data_plane")])
+def test_a_plane_that_was_not_collected_is_not_unknown(serve, tmp_path, planes, category):
+    arm = serve(entra_cluster())
+    arm.deny("/managedClusters")
+    found = evaluate(collect_aks(arm, tmp_path / "b", "--planes", planes))
+    assert {f["category"] for f in found.report["findings"] if f["status"] == "unknown"} == {category}
+
+
+# -- user credentials of every kind
+
+
+def user_of(arm, **user):
+    """Let the cluster hand out a kubeconfig with this user."""
+    for subscription_, item in arm.estate.clusters():
+        config = arm.estate.kubeconfig(item["id"])
+        config["users"][0]["user"] = user
+        subscription_.kubeconfigs[item["id"]] = config
+
+
+def test_a_retired_entra_stanza_is_entra_too(serve, inside):
+    arm, api = serve(entra_cluster()), inside()
+    arm.estate.connect("aks-entra", api.url, api.tls.ca)
+    user_of(arm, **{"auth-provider": {"name": "azure", "config": {"apiserver-id": "x"}}})
+    assert scan(arm).planes() == {"aks-entra": ("complete", "complete")}
+
+
+@pytest.mark.parametrize("half", ["client-certificate-data", "client-key-data"])
+def test_half_a_certificate_is_no_credential(serve, inside, half):
+    arm, api = serve(entra_cluster()), inside()
+    arm.estate.connect("aks-entra", api.url, api.tls.ca)
+    user_of(arm, **{half: "eA=="})
+    found = scan(arm, "--allow-local-account")
+    assert found.planes() == {"aks-entra": ("complete", "not_read")}
+    assert api.requests == []
+
+
+def test_a_state_that_cannot_be_read_hides_nothing_of_a_cluster(serve):
+    odd = entra_cluster()
+    odd["properties"]["provisioningState"] = ["Deleting"]
+    arm = serve(odd)
+    found = scan(arm, *CONTROL, "-c", "azure-aks-diagnostic-logs", "-c", "azure-aks-rbac")
+    assert {f["status"] for f in found.report["findings"]} == {"pass"}

@@ -151,6 +151,16 @@ def test_pages_that_overlap_give_each_cluster_once(serve):
     assert found.clusters == ["aks-dev", "one", "two"]
 
 
+def test_a_list_that_says_unregistered_on_its_second_page_is_a_gap(serve):
+    arm = serve(private_cluster("one"))
+    more = f"{arm.url}{LIST[1:-1]}?api-version=1&$skiptoken=more"
+    arm.inject(LIST, page(private_cluster("one"), nextLink=more), times=1)
+    arm.inject(LIST, unregistered("Microsoft.ContainerService"), times=1)
+    found = scan(arm)
+    assert found.code == 3
+    assert "one" in found.clusters
+
+
 @pytest.mark.parametrize("end", [None, ""])
 def test_an_empty_link_ends_a_list(serve, end):
     arm = serve()

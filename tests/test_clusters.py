@@ -66,14 +66,17 @@ def test_one_cluster_however_it_was_reached(pair, order):
     "pair",
     [
         (row("a", "ca:1", uid="u1"), row("b", "ca:1", uid="u2")),
-        (row("a", *server_keys("https://10.0.0.1", None)), row("b", *server_keys("https://10.0.0.1", None))),
-        (row("a", *server_keys("https://kubernetes.default.svc", None)),
-         row("b", *server_keys("https://kubernetes.default.svc", None))),
-        (row("a", *server_keys("https://proxy.example.com/k8s/clusters/c-1", None)),
-         row("b", *server_keys("https://proxy.example.com/k8s/clusters/c-2", None))),
+        (azure(*server_keys("https://10.0.0.1", None)), row("b", *server_keys("https://10.0.0.1", None), **READ)),
+        (azure(*server_keys("https://kubernetes.default.svc", None)),
+         row("b", *server_keys("https://kubernetes.default.svc", None), **READ)),
+        (azure(*server_keys("https://localhost:6443", None)),
+         row("b", *server_keys("https://localhost:6443", None), **READ)),
+        (azure(*server_keys("https://proxy.example.com/k8s/clusters/c-1", None)),
+         row("b", *server_keys("https://proxy.example.com/k8s/clusters/c-2", None), **READ)),
         (azure("ca:1"), row("b", "ca:1", id="other", cloud_id="/subscriptions/s/other")),
     ],
-    ids=["two uids", "addresses that mean something else elsewhere", "in-cluster name", "a proxy", "two cloud ids"],
+    ids=["two uids", "an address that means something else elsewhere", "in-cluster name", "this machine", "a proxy",
+         "two cloud ids"],
 )  # fmt: skip
 def test_two_clusters_stay_two(pair):
     assert len(joined(*pair)) == 2
@@ -84,6 +87,18 @@ def test_one_of_several_behind_a_proxy_is_not_guessed():
     for order in itertools.permutations(range(3)):
         proxied = [row("a", "ca:1", uid="u1"), row("b", "ca:1", uid="u2"), row("unread", "ca:1")]
         assert len(joined(*(proxied[i] for i in order))) == 3
+
+
+def test_a_cloud_cluster_is_not_guessed_to_be_one_of_two():
+    for order in itertools.permutations(range(3)):
+        estates = [row("a", "ca:1", uid="u1"), row("b", "ca:1", uid="u2"), azure("ca:1")]
+        rows = joined(*(estates[i] for i in order))
+        assert {r.uid for r in rows} >= {"u1", "u2"}
+    assert len(joined(row("a", "ca:1", uid="u1"), row("b", "ca:1", uid="u2"), azure("ca:1"))) == 3
+
+
+def test_a_trailing_slash_and_the_default_port_make_no_difference():
+    assert server_keys("https://a.example.com:443/x/", None) == server_keys("https://A.example.com/x", None)
 
 
 def test_a_cluster_elsewhere_that_is_connected_to_azure_counts_once_under_the_name_its_own_cloud_gave():
