@@ -688,3 +688,33 @@ def test_a_token_that_is_taken_away_in_mid_scan_loses_no_cluster_and_no_finding(
     assert found.statuses.keys() == clean.statuses.keys()
     changed = {f["status"] for f in found.report["findings"] if clean.statuses[f["id"]] != f["status"]}
     assert changed == {"unknown"}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_numbers_that_are_no_json_are_a_gap(serve, number):
+    arm = serve()
+    odd = json.dumps({"value": [private_cluster()]}).replace(
+        '"enableNodePublicIP": false', f'"enableNodePublicIP": {number}'
+    )
+    assert number in odd
+    arm.inject(LIST, body(odd.encode()))
+    found = scan(arm)
+    assert found.code == 3
+    assert found.gap()["reason"] == "bad_data"
+
+
+def test_an_api_version_that_lacks_fields_is_not_asked_instead(serve):
+    """In 2019 registries had no anonymous pull: its absence would read as off."""
+    arm = serve()
+    arm.inject("/registries$", unknown_api_version(["2019-05-01", "2017-10-01"]))
+    found = scan(arm)
+    assert found.code == 3
+    asked = {r.query["api-version"] for r in arm.requests if r.path.endswith("/registries")}
+    assert len(asked) == 1
+
+
+def test_an_entry_of_a_megabyte_is_a_gap(serve):
+    arm = serve(private_cluster("x" * 1_000_000), private_cluster("whole"))
+    found = scan(arm)
+    assert found.code == 3
+    assert "whole" in found.clusters

@@ -76,6 +76,7 @@ _KEEP = {
     "kubernetesVersions": ("version", "isPreview", "capabilities", "patchVersions"),
     "pricings": ("name", "properties.pricingTier", "properties.extensions"),
 }
+LONGEST_ID = 2000  # characters; Azure's own are far shorter
 # A resource provider that was never registered in a subscription: none of its resources can exist there.
 _UNREGISTERED = frozenset({"MissingSubscriptionRegistration", "SubscriptionNotRegistered"})
 _CREATED = ("managedClusters", "connectedClusters", "registries", "securityConnectors")  # by somebody, once registered
@@ -306,10 +307,10 @@ def _resources(kind: type[R], found: Collected[Json], account: str) -> Collected
 def understood(kind: type[R], item: Mapping[str, Any], account: str) -> R:
     """A resource from what Azure sent; raises ValueError where that does not say which resource it is."""
     id, region, tags = item.get("id"), item.get("location"), item.get("tags")
-    if not isinstance(id, str) or not id.lower().startswith("/subscriptions/"):
+    if not isinstance(id, str) or not id.lower().startswith("/subscriptions/") or len(id) > LONGEST_ID:
         raise ValueError(f"an entry has no usable id: {plain(str(id))[:80]!r}")
     name = item.get("subscriptionId") if kind is AzureSubscription else item.get("name")
-    if not isinstance(name, str) or not name:
+    if not isinstance(name, str) or not name or len(name) > LONGEST_ID:
         name = id.rpartition("/")[2]
     return kind(
         wire=kept(dict(item), kind.KEEP),

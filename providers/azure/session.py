@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -31,6 +32,11 @@ _POST = re.compile(
     re.IGNORECASE,
 )
 _HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-f:.]+\](:\d+)?", re.IGNORECASE)  # without a user, a backslash and the like
+# Before these, fields that checks read did not exist: their absence would be taken for a good default.
+OLDEST = {
+    "microsoft.containerservice/managedclusters": "2023-01-01",
+    "microsoft.containerregistry/registries": "2025-04-01",
+}
 _SUPPORTED = re.compile(r"supported (?:api-versions|versions) are '([^']+)'", re.IGNORECASE)
 _ACTION = re.compile(r"to perform action '([\w./*-]+)'")
 _TRANSIENT = {429: GapReason.THROTTLED, 408: GapReason.TIMEOUT}
@@ -131,7 +137,7 @@ class Session:
         try:
             return self._answer(method, url, asked, query)
         except ArmError as error:
-            newest = _newest_supported(error)
+            newest = _newest_supported(error, OLDEST.get(kind, ""))
             if not asked or not newest or newest == asked:
                 raise
         self._versions[kind] = newest
@@ -249,17 +255,30 @@ def _kind_of(url: str) -> str:
     return "/".join(parts[:1] + parts[1::2])
 
 
-def _newest_supported(error: ArmError) -> str:
-    """The newest api-version that a refusal offers, a stable one if there is any."""
+def _newest_supported(error: ArmError, oldest: str) -> str:
+    """The newest api-version that a refusal offers, a stable one if there is any, and none that is too old."""
     match = _SUPPORTED.search(error.detail) if error.code in _VERSION_CODES else None
-    offered = re.findall(r"\d{4}-\d{2}-\d{2}(?:-[a-z]+)?", match[1]) if match else []
+    named = re.findall(r"\d{4}-\d{2}-\d{2}(?:-[a-z]+)?", match[1]) if match else []
+    offered = [version for version in named if version >= oldest]
     stable = [version for version in offered if len(version) == len("2026-01-01")]
     return max(stable or offered, default="")
 
 
+def _refuse_number(text: str) -> None:
+    """NaN and Infinity are no JSON, and a bundle could not hold them."""
+    raise ValueError(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        _refuse_number(text)
+    return value
+
+
 def _object(response: Any) -> Json:
     try:
-        body = json.loads(response.content)
+        body = json.loads(response.content, parse_constant=_refuse_number, parse_float=_finite)
         if b"\\ud" in response.content.lower():  # may be half a character, which no report could hold
             body = json.loads(json.dumps(body, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError):

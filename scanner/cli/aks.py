@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import re
 import threading
@@ -209,7 +210,10 @@ class _Azure:
             keys = server_keys(server.url, server.ca)
             access = server.access(self.session, allow_local_account=self.allow_local_account)
             api = ApiAccess(server.url, server.ca, _token(access), certificate=access.certificate)
-            return look_inside(api, cluster.name, self.inside, progress)
+            # By its id, as the configuration's cluster_ids may mean but one of two clusters of one name.
+            look = look_inside(api, cluster.id.lower(), self.inside, progress)
+            # What it says of an Arc connection is not believed: it could claim that of another cluster.
+            return dataclasses.replace(look, keys=[key for key in look.keys if not key.startswith("id:")])
         except ArmError as error:
             gap = gap_of("credentials", error, ACTION)
             reason, detail, permission = gap.reason, gap.detail, gap.permission
@@ -225,7 +229,7 @@ class _Azure:
         self, cluster: CloudResource, reason: GapReason, detail: str, permission: str = "", keys: Iterable[str] = ()
     ) -> Look:
         inventory = unread_inventory(self.inside.kinds, reason, detail, permission)
-        scope = self.inside.cluster_ids.get(cluster.name, "")
+        scope = self.inside.cluster_ids.get(cluster.id.lower(), "")
         return Look(inventory, None, None, scope, "config", list(keys), PlaneState.NOT_READ)
 
 
