@@ -874,6 +874,20 @@ def test_ids_inside_agree_where_the_uid_may_not_be_read(serve, inside, tmp_path)
     assert found.statuses("data_plane") == alone.statuses()
 
 
+def test_results_are_counted_under_the_row_that_readings_became(serve, inside, tmp_path):
+    arm, api = serve(entra_cluster()), inside()
+    arm.estate.connect("aks-entra", api.url, api.tls.ca)
+    alone = collect_kubeconfig(api.kubeconfig(tmp_path / "config"), tmp_path / "alone")
+    outside = collect_aks(arm, tmp_path / "outside", *CONTROL)
+    both = collect_aks(arm, tmp_path / "both")
+    for bundles in ((alone, both), (both, alone), (alone, outside, both)):
+        found = evaluate(*bundles)
+        row = found.row()
+        assert row["id"] in found.report["summary"]["by_cluster"]
+        assert UID not in found.report["summary"]["by_cluster"]
+        assert {f["cluster"]["id"] for f in found.report["findings"] if f["cluster"]} == {row["id"]}
+
+
 def test_an_account_that_one_look_read_is_read(serve, tmp_path):
     arm = serve(entra_cluster())
     read = collect_aks(arm, tmp_path / "read", *CONTROL)

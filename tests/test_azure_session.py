@@ -38,6 +38,7 @@ from cli import kubeposture
 
 from providers.azure import session
 from providers.azure.errors import UsageError, WriteRefused
+from providers.azure.reader import Permissions
 from scanner.report import schema
 
 VALID = jsonschema_rs.validator_for(schema.report_schema())
@@ -718,3 +719,25 @@ def test_an_entry_of_a_megabyte_is_a_gap(serve):
     found = scan(arm)
     assert found.code == 3
     assert "whole" in found.clusters
+
+
+READ = "Microsoft.ContainerService/managedClusters/read"
+
+
+@pytest.mark.parametrize(
+    ("granted", "allowed"),
+    [
+        ([{"actions": ["*/read"]}], True),
+        ([{"actions": ["*"]}], True),
+        ([{"actions": ["microsoft.containerservice/*/READ"]}], True),
+        ([{"actions": [READ]}, {"actions": []}], True),
+        ([{"actions": ["*"], "notActions": ["Microsoft.ContainerService/*"]}], False),
+        ([{"actions": ["*"], "notActions": ["Microsoft.ContainerService/*"]}, {"actions": ["*/read"]}], True),
+        ([{"actions": ["Microsoft.ContainerService/managedClusters"]}], False),
+        ([{"actions": ["Microsoft.ContainerService/managedClusters/read/x", "*/write"]}], False),
+        ([{"actions": "*"}, {"actions": None}, {}], False),
+        ([], False),
+    ],
+)
+def test_what_a_role_allows(granted, allowed):
+    assert Permissions(tuple(granted)).allows(READ) is allowed
