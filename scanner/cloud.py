@@ -131,6 +131,7 @@ class CloudResource(Facts, kw_only=True):
     account: str
     region: str | None = None
     tags: dict[str, str] = {}
+    unread: Gap | None = None  # where it was listed, but what it is could not be asked
     related: dict[str, Collected[Json]] = {}
 
     provider: ClassVar[str]

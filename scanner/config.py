@@ -59,6 +59,19 @@ class AksTarget(_Target, frozen=True):
     exclude_namespaces: tuple[str, ...] = ()
 
 
+class EksTarget(_Target, frozen=True):
+    aws_profile: str | None = None
+    role_arns: tuple[str, ...] = ()
+    organization: str | None = None
+    external_id: str | None = None
+    regions: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    planes: Literal["both", "control", "data"] = "both"
+    namespaces: tuple[str, ...] = ()
+    exclude_namespaces: tuple[str, ...] = ()
+
+
 class KubeconfigTarget(_Target, frozen=True):
     contexts: tuple[str, ...] = ()
     kubeconfig: str | None = None
@@ -79,6 +92,7 @@ class Target(_Target, frozen=True):
     """Exactly one of its keys."""
 
     aks: AksTarget | None = None
+    eks: EksTarget | None = None
     kubeconfig: KubeconfigTarget | None = None
     manifests: ManifestsTarget | None = None
     bundles: BundlesTarget | None = None
@@ -125,7 +139,11 @@ def _yaml(data: bytes | str) -> Any:
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _KEYS = (
     *Config.__struct_fields__,
-    *(name for target in (Target, AksTarget, KubeconfigTarget, ManifestsTarget) for name in target.__struct_fields__),
+    *(
+        name
+        for target in (Target, AksTarget, EksTarget, KubeconfigTarget, ManifestsTarget)
+        for name in target.__struct_fields__
+    ),
     *ChecksSection.__struct_fields__,
     *Exemption.__struct_fields__,
     *Resources.__struct_fields__,

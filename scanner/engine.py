@@ -374,9 +374,13 @@ def _unset(check: Check) -> str:
 def _cloud_subjects(
     resource: CloudResource,
 ) -> Iterator[tuple[type, Resource, list[CloudResource | CloudPart | MissingEvidence]]]:
-    yield type(resource), Resource(resource.group, resource.kind, "", resource.name, cloud_id=resource.id), [resource]
+    row = Resource(resource.group, resource.kind, "", resource.name, cloud_id=resource.id)
+    unread = MissingEvidence(resource.unread) if resource.unread else None
+    yield type(resource), row, [unread or resource]
     same: dict[tuple[type[CloudPart], str], list[CloudResource | CloudPart | MissingEvidence]] = defaultdict(list)
     try:
+        if unread:
+            raise unread
         for part in resource.components():
             same[type(part), part.name].append(part)
     except MissingEvidence as missing:

@@ -258,6 +258,7 @@ class Account(msgspec.Struct, kw_only=True):
     id: str
     provider: str
     name: str
+    region: str | None = None  # where one region of it is meant
     refused: bool = False
     clusters: int = 0
     control_plane: PlaneState = PlaneState.NOT_ASKED

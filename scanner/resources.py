@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from scanner.aws import AwsRegion, EcrRepository, EksCluster
 from scanner.azure import AksCluster, ArcCluster, AzureSubscription, ContainerRegistry, SecurityConnector
 from scanner.cloud import CloudResource
 
-AnyResource = AksCluster | ContainerRegistry | ArcCluster | AzureSubscription | SecurityConnector
+AnyResource = (
+    AksCluster
+    | ContainerRegistry
+    | ArcCluster
+    | AzureSubscription
+    | SecurityConnector
+    | EksCluster
+    | EcrRepository
+    | AwsRegion
+)
 RESOURCES: tuple[type[CloudResource], ...] = (
     AksCluster,
     ContainerRegistry,
     ArcCluster,
     AzureSubscription,
     SecurityConnector,
+    EksCluster,
+    EcrRepository,
+    AwsRegion,
 )
 # Everything a check may take as its subject, with the plural that names the list it comes from.
 SCOPES: dict[type, tuple[str, ...]] = {

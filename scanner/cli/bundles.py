@@ -13,6 +13,7 @@ from scanner import collect as collecting
 from scanner.cli import logs
 from scanner.cli.judge import EXIT, Scan, settings_from
 from scanner.cli.options import (
+    AwsScope,
     AzureScope,
     Contexts,
     Discovery,
@@ -76,6 +77,25 @@ def collect_aks(
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "azure")
     with aks_tasks(AksTarget(settings, azure, discovery, namespaces, running)) as tasks:
+        _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
+
+
+@collect.command("eks")
+@takes_options
+def collect_eks(
+    output: BundleFile,
+    aws: AwsScope,
+    discovery: Discovery,
+    namespaces: Namespaces,
+    judging: Judging,
+    running: Running,
+    logging: Logging,
+) -> None:
+    """Collect what AWS says of clusters, and what runs inside them."""
+    from scanner.cli.eks import EksTarget, eks_tasks
+
+    settings = on_planes(settings_from(judging)[0], discovery.planes, "aws")
+    with eks_tasks(EksTarget(settings, aws, discovery, namespaces, running)) as tasks:
         _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
 
 

@@ -7,7 +7,17 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from scanner.cli.options import ARM_ENDPOINT, AzureCloud, AzureScope, Contexts, Discovery, Namespaces, Planes, Running
+from scanner.cli.options import (
+    ARM_ENDPOINT,
+    AwsScope,
+    AzureCloud,
+    AzureScope,
+    Contexts,
+    Discovery,
+    Namespaces,
+    Planes,
+    Running,
+)
 from scanner.cli.scan import on_planes
 from scanner.cli.targets import Inside, bundle_tasks, kubeconfig_tasks, manifest_task
 from scanner.collect import Task
@@ -15,6 +25,7 @@ from scanner.config import (
     AksTarget,
     Config,
     ConfigError,
+    EksTarget,
     KubeconfigTarget,
     Settings,
     Target,
@@ -37,6 +48,8 @@ def _tasks(target: Target, settings: Settings, running: Running, opened: context
     """None where no selected check is about the target."""
     if target.aks:
         return _aks(target.aks, settings, running, opened)
+    if target.eks:
+        return _eks(target.eks, settings, running, opened)
     if target.bundles:
         return bundle_tasks(
             [_existing(path) for path in target.bundles.paths], settings.kinds() or settings.cloud_kinds()
@@ -61,16 +74,35 @@ def _inside(wanted: KubeconfigTarget, settings: Settings, running: Running) -> I
     return Inside(settings.kinds(), namespaces, running, settings.cluster_ids)
 
 
+def _of_cloud(target: AksTarget | EksTarget, provider: str, settings: Settings) -> tuple[Settings, Discovery] | None:
+    """What is judged of a cloud and of which clusters; None where no selected check is about that."""
+    planes = Planes(target.planes)
+    outside = None if planes is Planes.DATA else provider
+    if not settings.about(provider=outside, inside=planes is not Planes.CONTROL):
+        return None
+    return on_planes(settings, planes, provider), Discovery(list(target.clusters), list(target.tags), planes)
+
+
 def _aks(aks: AksTarget, settings: Settings, running: Running, opened: contextlib.ExitStack) -> list[Task]:
     from scanner.cli import aks as azure
 
-    planes = Planes(aks.planes)
-    provider = None if planes is Planes.DATA else "azure"
-    if not settings.about(provider=provider, inside=planes is not Planes.CONTROL):
+    chosen = _of_cloud(aks, "azure", settings)
+    if not chosen:
         return []
     endpoint = aks.arm_endpoint or os.environ.get(ARM_ENDPOINT)
     scope = AzureScope(list(aks.subscriptions), aks.tenant, AzureCloud(aks.cloud), endpoint, aks.allow_local_account)
-    discovery = Discovery(list(aks.clusters), list(aks.tags), planes)
     namespaces = Namespaces(list(aks.namespaces), list(aks.exclude_namespaces))
-    target = azure.AksTarget(on_planes(settings, planes, "azure"), scope, discovery, namespaces, running)
+    target = azure.AksTarget(chosen[0], scope, chosen[1], namespaces, running)
     return opened.enter_context(azure.aks_tasks(target))
+
+
+def _eks(eks: EksTarget, settings: Settings, running: Running, opened: contextlib.ExitStack) -> list[Task]:
+    from scanner.cli import eks as aws
+
+    chosen = _of_cloud(eks, "aws", settings)
+    if not chosen:
+        return []
+    scope = AwsScope(eks.aws_profile, list(eks.role_arns), eks.organization, eks.external_id, list(eks.regions))
+    namespaces = Namespaces(list(eks.namespaces), list(eks.exclude_namespaces))
+    target = aws.EksTarget(chosen[0], scope, chosen[1], namespaces, running)
+    return opened.enter_context(aws.eks_tasks(target))

@@ -87,7 +87,7 @@ class Scan:
         self.tally = Tally()
         self.exemptions = Exemptions(settings.exemptions, date.today())
         self.clusters = Clusters()
-        self.accounts: dict[str, Account] = {}
+        self.accounts: dict[tuple[str, str | None], Account] = {}
         self.gaps: list[tuple[Cluster | Account | None, Gap]] = []
         self.counts = Counts()
         self.warnings: list[str] = []
@@ -135,7 +135,7 @@ class Scan:
         cluster, account, gaps = estate.cluster, estate.account, estate.inventory.gaps
         self.counts.add(estate.inventory.counts)
         if account:
-            known = self.accounts.setdefault(account.id, account)
+            known = self.accounts.setdefault((account.id, account.region), account)
             known.refused = known.refused and account.refused  # refused by one look and read by another is read
         if not cluster:
             self.gaps += [(account, gap) for gap in gaps]
@@ -259,14 +259,15 @@ class Scan:
         rows = sorted(self.clusters.rows, key=lambda row: (row.cluster.name, row.cluster.id))
         for row in rows:
             row.cluster.tags = shown(row.cluster.tags, self.settings.labels)
-        refused = sum(account.refused for account in self.accounts.values())
+        accounts = {account.id for account in self.accounts.values()}
+        refused = len({account.id for account in self.accounts.values() if account.refused})
         ending = Ending(
             scan=info,
             clusters=[row.cluster for row in rows],
             gaps=self.gaps,
             counts=self.counts,
             cluster_counts={id(row.cluster): row.counts for row in rows},
-            accounts=AccountCoverage(len(self.accounts), len(self.accounts) - refused, refused),
+            accounts=AccountCoverage(len(accounts), len(accounts) - refused, refused),
             former=former,
             summary=self.tally.summary(),
             exit_code=code,

@@ -173,6 +173,24 @@ class AzureScope:
     ] = False
 
 
+@dataclass(frozen=True)
+class AwsScope:
+    """Which part of AWS, and as whom."""
+
+    aws_profile: Annotated[str | None, option(help="Profile of the AWS configuration.", panel="Target")] = None
+    role_arn: Annotated[
+        list[str], option(help="Role to assume, one for each account to be read; repeatable.", panel="Target")
+    ] = field(default_factory=list)
+    organization: Annotated[
+        str | None,
+        option(help="Name of a role to assume in every active account of the organization.", panel="Target"),
+    ] = None
+    external_id: Annotated[str | None, option(help="External id for assuming roles.", panel="Target")] = None
+    region: Annotated[list[str], option(help="Region; repeatable. Default: all that are enabled.", panel="Target")] = (
+        field(default_factory=list)
+    )
+
+
 def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Spread each dataclass parameter of a command into the options that it declares."""
     hints = get_type_hints(command, include_extras=True)

@@ -10,6 +10,7 @@ import typer
 from scanner.cli import logs
 from scanner.cli.judge import Scan, settings_from
 from scanner.cli.options import (
+    AwsScope,
     AzureScope,
     Contexts,
     Discovery,
@@ -83,6 +84,26 @@ def scan_aks(
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "azure")
     with aks_tasks(AksTarget(settings, azure, discovery, namespaces, running)) as tasks:
+        judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+
+
+@app.command("eks")
+@takes_options
+def scan_eks(
+    aws: AwsScope,
+    discovery: Discovery,
+    namespaces: Namespaces,
+    judging: Judging,
+    reporting: Reporting,
+    running: Running,
+    logging: Logging,
+) -> None:
+    """Judge EKS clusters and ECR repositories of AWS accounts."""
+    from scanner.cli.eks import EksTarget, eks_tasks
+
+    settings, config = settings_from(judging)
+    settings = on_planes(settings, discovery.planes, "aws")
+    with eks_tasks(EksTarget(settings, aws, discovery, namespaces, running)) as tasks:
         judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
 
 

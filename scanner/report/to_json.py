@@ -140,7 +140,7 @@ def _gap_row(owner: Cluster | Account | None, gap: Gap) -> GapRow:
     return GapRow(
         provider=owner.provider if owner else "files",
         account=account,
-        region=cluster.region if cluster else None,
+        region=owner.region if owner else None,
         cluster=cluster.name if cluster else None,
         namespace=gap.namespace,
         what=gap.what,

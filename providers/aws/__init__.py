@@ -1,0 +1,1 @@
+"""AWS: EKS clusters and ECR repositories of accounts and their regions, read through boto3."""

@@ -1,0 +1,36 @@
+"""What can go wrong between here and AWS, in one plain sentence that is safe to show."""
+
+from __future__ import annotations
+
+from scanner.model import GapReason
+
+
+class AwsError(Exception):
+    """A call that got no usable answer. `code` is AWS's own error code, `action` the right that would close the gap,
+    `by_policy` whether a service control policy denies it explicitly, `said` AWS's own words."""
+
+    def __init__(
+        self,
+        reason: GapReason,
+        detail: str,
+        *,
+        code: str = "",
+        action: str = "",
+        by_policy: bool = False,
+        said: str = "",
+    ) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.code = code
+        self.action = action
+        self.by_policy = by_policy
+        self.said = said
+
+
+class UsageError(Exception):
+    """A profile, role or region that cannot be used: one sentence that says what would be right."""
+
+
+class WriteRefused(Exception):
+    """The guard stopped a call that might change something."""
