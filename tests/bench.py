@@ -170,14 +170,29 @@ LATENCY = 0.05  # seconds for each answer of a cloud
 CONCURRENCY = 16
 
 
-def bench_azure(table: Table, sizes: Sequence[int], rounds: int, folder: Path) -> None:
+CLOUDS = {
+    "AKS": (
+        ["armserver.py"],
+        lambda clusters: ["--subscriptions", str(max(1, clusters // 50))],
+        lambda place: ["aks", "--arm-endpoint", place["url"]],
+    ),
+    "EKS": (
+        ["awsserver.py"],
+        lambda clusters: ["--accounts", "1", "--regions", "10"],
+        lambda place: ["eks"],
+    ),
+}
+
+
+def bench_cloud(table: Table, cloud: str, sizes: Sequence[int], rounds: int, folder: Path) -> None:
     """The control planes of many clusters, beside the time that waiting for the answers alone takes."""
     report, costs = folder / "report.json", []
+    [script], shape, target = CLOUDS[cloud]
     for clusters in sizes:
         server = subprocess.Popen(
             [
-                *(sys.executable, str(ROOT / "tests/armserver.py"), "--latency", str(LATENCY)),
-                *("--subscriptions", str(max(1, clusters // 50)), "--clusters", str(clusters)),
+                *(sys.executable, str(ROOT / "tests" / script), "--latency", str(LATENCY)),
+                *("--clusters", str(clusters), *shape(clusters)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -187,8 +202,8 @@ def bench_azure(table: Table, sizes: Sequence[int], rounds: int, folder: Path) -
         assert server.stdout
         place = json.loads(server.stdout.readline())
         command = [
-            *(*COMMAND, "scan", "aks", "--arm-endpoint", place["url"], "--planes", "control"),
-            *("--concurrency", str(CONCURRENCY), "-o", f"json={report}", "-q"),
+            *(*COMMAND, "scan", *target(place), "--planes", "control"),
+            *("--concurrency", str(CONCURRENCY), "-o", f"json={report}", "-q", "--allow-incomplete"),
         ]
         cost = measure(command, rounds, report, place["environment"])
         server.stdin.close()
@@ -196,7 +211,7 @@ def bench_azure(table: Table, sizes: Sequence[int], rounds: int, folder: Path) -
         server.wait(timeout=30)
         server.stdout.close()
         budget = 200.0 if clusters == 1000 else None
-        table.row(f"{clusters:,} AKS clusters, {requests:,} requests", cost, None, budget)
+        table.row(f"{clusters:,} {cloud} clusters, {requests:,} requests", cost, None, budget)
         ratio = cost.wall / (requests * LATENCY / CONCURRENCY)
         over = clusters == 1000 and ratio > 1.3
         table.over |= over
@@ -213,7 +228,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pods", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--manifests", type=int, nargs="*", default=[200, 1_000, 5_000])
-    parser.add_argument("--azure", type=int, nargs="*", default=[100, 1_000])
+    parser.add_argument("--clusters", type=int, nargs="*", default=[100, 1_000])
     options = parser.parse_args()
     table = Table()
     with tempfile.TemporaryDirectory() as name:
@@ -223,8 +238,9 @@ def main() -> None:
             bench_pods(table, options.pods, options.rounds, folder)
         if options.manifests:
             bench_manifests(table, options.manifests, options.rounds, folder, start)
-        if options.azure:
-            bench_azure(table, options.azure, options.rounds, folder)
+        for cloud in CLOUDS:
+            if options.clusters:
+                bench_cloud(table, cloud, options.clusters, options.rounds, folder)
     own = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(f"all runs together: {own.ru_utime + own.ru_stime:.0f} CPU s")
     if table.over:

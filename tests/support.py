@@ -14,7 +14,7 @@ import yaml
 import checks
 from providers.azure.reader import understood
 from scanner import config, engine, findings, kube, normalize, owners, resources, wire, workloads
-from scanner.cloud import CloudResource
+from scanner.cloud import CloudResource, kept
 from scanner.exemptions import Exemptions
 from scanner.model import ClusterRef, Collected, Finding, Gap, GapReason, Status
 from scanner.summary import Tally
@@ -223,7 +223,16 @@ def judge_fixture(path: Path) -> list[Finding]:
 
 def cloud_resource(entry: Object) -> CloudResource:
     """From `type`, `wire` as the cloud sends it, and `related`: lists, or gaps in place of them."""
-    resource = understood(_CLOUD[entry["type"]], entry["wire"], "11111111-2222-3333-4444-555555555555")
+    kind, wire = _CLOUD[entry["type"]], entry["wire"]
+    if kind.provider == "azure":
+        resource = understood(kind, wire, "11111111-2222-3333-4444-555555555555")
+    else:
+        id, name = (wire.get(key) or wire.get(f"repository{key.capitalize()}") for key in ("arn", "name"))
+        region = id.split(":")[3] if ":" in id else id.partition("/")[2]
+        resource = kind(
+            wire=kept(wire, kind.KEEP), id=id, name=name, account="111122223333", region=region,
+            tags=wire.get("tags") or {}, related={},
+        )  # fmt: skip
     for what, items in entry.get("related", {}).items():
         missing = isinstance(items, dict)
         gaps = [gap(what, items["gap"], permission=items.get("permission", ""))] if missing else []

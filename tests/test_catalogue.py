@@ -14,6 +14,7 @@ import pytest
 from cli import kubeposture, process
 
 import checks
+from providers.aws.reader import BESIDE
 from providers.azure.reader import LISTS
 from scanner import config
 from scanner.check import (
@@ -153,7 +154,7 @@ MICROSOFT_CLOUD = {
 # fmt: on
 FRAMEWORKS = {
     *("mdc", "azure-policy", "pss", "cis-k8s", "cis-aks", "cis-eks", "cis-gke", "nsa", "mitre"),
-    *("checkov", "prowler"),
+    *("checkov", "prowler", "fsbp"),
 }
 CATALOGUE = checks.load()
 
@@ -288,7 +289,7 @@ def test_defaults_can_be_configured_as_they_are_shown(item: Check) -> None:
 @pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda c: c.id)
 def test_names_inside_a_declaration_exist(item: Check) -> None:
     assert set(item.required) | set(item.needs_if) | set(item.passed) <= set(item.parameters)
-    known = set(LISTS) if item.provider else set(KINDS)
+    known = {"azure": set(LISTS), "aws": BESIDE, None: set(KINDS)}[item.provider]
     assert {*item.needs, *(kind for kinds in item.needs_if.values() for kind in kinds)} <= known
 
 
@@ -425,13 +426,17 @@ def test_two_checks_of_one_id_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 SDKS = ("azure", "boto3", "botocore", "google", "kubernetes", "msrest")
 FOR_CHECKS = {
-    f"scanner.{m}" for m in ("model", "kube", "cloud", "azure", "cidr", "check", "quantity", "image_ref", "ports")
+    f"scanner.{m}"
+    for m in (
+        *("model", "kube", "cloud", "azure", "aws", "check"),
+        *("cidr", "quantity", "image_ref", "ports"),
+    )
 }
 FOR_PROVIDERS = {
     f"scanner.{m}"
     for m in (
         *("model", "kube", "wire", "normalize", "inventory", "owners", "workloads", "bundle", "collect"),
-        *("safe_yaml", "cloud", "azure", "plain", "__project__", "__version__"),
+        *("safe_yaml", "cloud", "azure", "aws", "plain", "__project__", "__version__"),
     )
 }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster
 from scanner.check import NETWORK, check
-from scanner.cloud import expect
-from scanner.model import Severity, Verdict, not_applicable
+from scanner.cloud import Facts, expect
+from scanner.model import Evidence, Gap, MissingEvidence, Severity, Verdict, not_applicable
 
 
 @check(
@@ -59,3 +60,44 @@ def aks_secret_rotation(c: AksCluster) -> Verdict:
         return not_applicable("addon_off")
     rotation = provider.text("config.enableSecretRotation")
     return expect(rotation.equals("true"), "secrets from Key Vault are not rotated", rotation)
+
+
+@check(
+    "aws-eks-addon-health",
+    Severity.LOW,
+    controls=("Implement security best practices",),
+    fix="See the issues with `aws eks describe-addon --cluster-name CLUSTER --addon-name ADDON`, repair what they "
+    "name, then run `aws eks update-addon`.",
+    refs=(),
+    needs=("addons",),
+)
+def eks_addon_health(c: EksCluster) -> Verdict:
+    """EKS add-ons should be healthy
+
+    An add-on that is degraded or was not updated may leave nodes without network policies, storage or the GuardDuty
+    agent.
+    """
+    addons = c.named("addons", "addonName")
+    if not addons:
+        return not_applicable("no_addons")
+    ill: list[Evidence] = []
+    gaps: list[Gap] = []
+    for addon in addons:
+        try:
+            ill += _symptoms(addon)
+        except MissingEvidence as missing:
+            gaps += missing.gaps
+    if gaps and not ill:
+        raise MissingEvidence(*gaps)
+    shown = ill or [addon.text("status").evidence for addon in addons]
+    return expect(not ill, "add-ons have issues", *shown)
+
+
+def _symptoms(addon: Facts) -> list[Evidence]:
+    codes = [issue.text("code").value or "no code" for issue in addon.parts("health.issues", "code")]
+    issues = [Evidence(f"{addon.path}.health.issues", ", ".join(codes))] if codes else []
+    if issues and addon.get("status") is None:
+        return issues
+    status = stated(addon.text("status"))
+    working = status.equals("ACTIVE", "CREATING", "UPDATING", "DELETING")
+    return [*([] if working else [status.evidence]), *issues]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from scanner.aws import EcrRepository, EksCluster
 from scanner.azure import AksCluster, AksNodePool, ContainerRegistry
 from scanner.check import check
 from scanner.cloud import expect
-from scanner.model import Evidence, Severity, Verdict, text
+from scanner.model import Evidence, Severity, Verdict, fail, text
 
 _AT_REST = ("Enable encryption at rest",)
 
@@ -118,3 +119,53 @@ def acr_cmk(r: ContainerRegistry) -> Verdict:
         Evidence(f"{key.path}.{name}", text(key.wire.get(name))) for name in ("keyIdentifier", "keyRotationEnabled")
     )
     return expect(True, "", status, *shown)
+
+
+@check(
+    "aws-eks-secrets-cmk",
+    Severity.MEDIUM,
+    controls=_AT_REST,
+    fix="Run `aws eks associate-encryption-config --cluster-name CLUSTER --encryption-config "
+    '\'[{"resources": ["secrets"], "provider": {"keyArn": "KEY_ARN"}}]\'`; it cannot be undone.',
+    refs=(
+        "fsbp:EKS.3",
+        "cis-eks-1.8.0:5.3.1",
+        "checkov:CKV_AWS_58",
+        "prowler:eks_cluster_kms_cmk_encryption_in_secrets_enabled",
+    ),
+)
+def eks_secrets_cmk(c: EksCluster) -> Verdict:
+    """EKS clusters should encrypt Kubernetes secrets with a customer-managed key
+
+    With a key of your own you decide who may decrypt, you see it in CloudTrail, and you can withdraw it. From
+    Kubernetes 1.28 on EKS encrypts secrets in any case, by default with a key that AWS owns; a cluster without
+    encryptionConfig has no key of yours.
+    """
+    configs = c.parts("encryptionConfig")
+    keys = [config.text("provider.keyArn") for config in configs if "secrets" in config.words("resources").value]
+    own = [key for key in keys if key.value]
+    message = "secrets are not encrypted with a key of your own"
+    if not keys:
+        return fail(message, Evidence("encryptionConfig", "nothing for secrets" if configs else text(None)))
+    return expect(bool(own), message, *(own or keys))
+
+
+@check(
+    "aws-ecr-kms",
+    Severity.LOW,
+    controls=_AT_REST,
+    fix="Encryption can be chosen only when a repository is created: `aws ecr create-repository --repository-name "
+    "REPOSITORY --encryption-configuration encryptionType=KMS,kmsKey=KEY_ARN`.",
+    refs=("checkov:CKV_AWS_136", "prowler:ecr_repository_encrypted_with_cmk"),
+    on=False,
+)
+def ecr_kms(r: EcrRepository) -> Verdict:
+    """(Enable if required) ECR repositories should be encrypted with KMS
+
+    Images are always encrypted, by default with keys that S3 manages. KMS is needed only where rules demand it, so the
+    check is off unless selected.
+    """
+    kind = r.text("encryptionConfiguration.encryptionType")
+    if not kind.equals("KMS", "KMS_DSSE"):
+        return expect(False, "images are encrypted with a key that S3 manages", kind)
+    return expect(True, "", kind, r.text("encryptionConfiguration.kmsKey"))

@@ -1,4 +1,4 @@
-"""Who reaches an API server or a registry over the network."""
+"""Who reaches an API server, a registry or nodes over the network."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Annotated
 
 from scanner import cidr
+from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster, ContainerRegistry
 from scanner.check import NETWORK, check
-from scanner.cloud import Setting, expect
-from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, text
+from scanner.cloud import Facts, Setting, expect
+from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable, text
 
 _PRIVATE_CLUSTER = "properties.apiServerAccessProfile.enablePrivateCluster"
 _PUBLIC_ACCESS = "properties.publicNetworkAccess"
@@ -226,3 +227,125 @@ def acr_trusted_services(r: ContainerRegistry) -> Verdict:
     """
     bypass = r.text("properties.networkRuleBypassOptions")
     return expect(bypass.equals("None"), "trusted Azure services get past the registry's network rules", bypass)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# AWS
+
+_EKS_PUBLIC = "resourcesVpcConfig.endpointPublicAccess"
+
+
+@check(
+    "aws-eks-endpoint-public-open",
+    Severity.HIGH,
+    controls=NETWORK,
+    fix="Run `aws eks update-cluster-config --name CLUSTER --resources-vpc-config "
+    "publicAccessCidrs=203.0.113.0/24` with your own ranges, or switch the public endpoint off.",
+    refs=(
+        "fsbp:EKS.1",
+        "cis-eks-1.8.0:5.4.1",
+        "checkov:CKV_AWS_38",
+        "prowler:eks_cluster_not_publicly_accessible",
+    ),
+)
+def eks_endpoint_public_open(c: EksCluster) -> Verdict:
+    """EKS API servers should not be reachable from every address
+
+    An API server that everyone reaches is one stolen credential, or one flaw, away from everyone. AWS's default is a
+    public endpoint that is open to all addresses.
+    """
+    public = c.flag(_EKS_PUBLIC)
+    if not public.value:
+        return expect(True, "", public)
+    ranges = c.words("resourcesVpcConfig.publicAccessCidrs")
+    restricted = bool(ranges.value) and not _let_everyone_in(ranges.path, ranges.value)
+    return expect(restricted, "the API server is reachable from every address", public, ranges)
+
+
+@check(
+    "aws-eks-endpoint-private-only",
+    Severity.MEDIUM,
+    controls=NETWORK,
+    fix="Run `aws eks update-cluster-config --name CLUSTER --resources-vpc-config "
+    "endpointPublicAccess=false,endpointPrivateAccess=true` once its users reach the VPC.",
+    refs=(
+        "fsbp:EKS.1",
+        "cis-eks-1.8.0:5.4.2",
+        "checkov:CKV_AWS_39",
+    ),
+)
+def eks_endpoint_private_only(c: EksCluster) -> Verdict:
+    """EKS clusters should have no public API server endpoint
+
+    Without a public endpoint only networks that were connected on purpose reach the API server, and no range that is
+    too wide opens it.
+    """
+    public = c.flag(_EKS_PUBLIC)
+    return expect(not public.value, "the API server has a public endpoint", public)
+
+
+@check(
+    "aws-eks-endpoint-private-enabled",
+    Severity.LOW,
+    controls=NETWORK,
+    fix="Run `aws eks update-cluster-config --name CLUSTER --resources-vpc-config endpointPrivateAccess=true`.",
+    refs=("cis-eks-1.8.0:5.4.2",),
+)
+def eks_endpoint_private_enabled(c: EksCluster) -> Verdict:
+    """EKS clusters should have a private API server endpoint
+
+    Without it nodes talk to the API server's public addresses, and the allowed ranges must be wide enough to let them.
+    AWS's default is no private endpoint.
+    """
+    private = c.flag("resourcesVpcConfig.endpointPrivateAccess")
+    return expect(private.value, "nodes reach the API server over its public endpoint", private)
+
+
+@check(
+    "aws-eks-nodes-private",
+    Severity.MEDIUM,
+    controls=NETWORK,
+    fix="Create node groups in subnets that have no route to an internet gateway and give out no public addresses, "
+    "move the workloads and delete the old ones.",
+    refs=("cis-eks-1.8.0:5.4.3",),
+    needs=("subnets",),
+)
+def eks_nodes_private(c: EksCluster) -> Verdict:
+    """EKS node groups should be in private subnets
+
+    A node in a public subnet is one security group rule away from the internet, kubelet and SSH included. Judged are
+    the subnets of managed node groups; where Auto Mode or Karpenter start nodes is set inside the cluster.
+    """
+    subnets = c.named("subnets", "SubnetId")
+    if not subnets:
+        return not_applicable("no_node_groups")
+    public: list[Evidence] = []
+    gaps: list[Gap] = []
+    for subnet in subnets:
+        try:
+            public += _way_in(subnet)
+        except MissingEvidence as missing:
+            gaps += missing.gaps
+    if gaps and not public:
+        raise MissingEvidence(*gaps)
+    private = [] if public else [subnet.flag("MapPublicIpOnLaunch").evidence for subnet in subnets]
+    return expect(not public, "node groups are in public subnets", *public, *private)
+
+
+def _way_in(subnet: Facts) -> list[Evidence]:
+    """What makes a subnet public, [] where nothing does."""
+    given = subnet.flag("MapPublicIpOnLaunch")
+    if given.value:
+        return [given.evidence]
+    routes = subnet.parts("routes", "GatewayId")
+    if not routes:  # every route table has at least the local route
+        where = f"{subnet.path}.routes"
+        raise MissingEvidence(Gap(what=where, reason=GapReason.BAD_DATA, detail=f"{where} is empty"))
+    out = [route for route in routes if route.text("GatewayId").value.startswith("igw-")]
+    names = ("DestinationCidrBlock", "DestinationIpv6CidrBlock")
+    destinations = [setting for route in out for name in names if (setting := route.text(name)).value]
+    everywhere = _let_everyone_in(f"{subnet.path}.routes", (setting.value for setting in destinations))
+    if everywhere:
+        return [setting.evidence for setting in destinations]
+    stated(given)
+    return []

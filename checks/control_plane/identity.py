@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster
 from scanner.check import ACCESS, check
-from scanner.cloud import expect
-from scanner.model import Evidence, Severity, Verdict, not_applicable, text
+from scanner.cloud import Facts, expect
+from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, not_applicable, text
 
 _ENTRA = "properties.aadProfile"
 
@@ -151,3 +152,108 @@ def aks_pod_identity_legacy(c: AksCluster) -> Verdict:
     """
     enabled = c.flag("properties.podIdentityProfile.enabled")
     return expect(not enabled.value, "the deprecated pod identity add-on is on", enabled)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# AWS
+
+_MODE = "accessConfig.authenticationMode"
+_CLUSTER_ADMIN = "AmazonEKSClusterAdminPolicy"
+
+
+def _not_understood(what: str, detail: str) -> MissingEvidence:
+    return MissingEvidence(Gap(what=what, reason=GapReason.BAD_DATA, detail=detail))
+
+
+@check(
+    "aws-eks-access-entries",
+    Severity.MEDIUM,
+    controls=ACCESS,
+    fix="Run `aws eks update-cluster-config --name CLUSTER --access-config authenticationMode=API_AND_CONFIG_MAP`, "
+    "make access entries of what is in aws-auth, then set API.",
+    refs=("cis-eks-1.8.0:4.1.7",),
+)
+def eks_access_entries(c: EksCluster) -> Verdict:
+    """EKS clusters should manage access with access entries
+
+    The aws-auth ConfigMap is changed by whoever may edit it inside the cluster, past IAM and CloudTrail, and a slip in
+    it locks everyone out. AWS documents no mode for a cluster that sends none.
+    """
+    mode = stated(c.text(_MODE))
+    if not mode.equals("API", "API_AND_CONFIG_MAP", "CONFIG_MAP"):
+        raise _not_understood(_MODE, f"{_MODE} is {mode.value[:60]!r}, which is no known mode")
+    return expect(not mode.equals("CONFIG_MAP"), "only the aws-auth ConfigMap says who has access", mode)
+
+
+@check(
+    "aws-eks-bootstrap-admin",
+    Severity.LOW,
+    controls=ACCESS,
+    fix="It can be chosen only when a cluster is created: `aws eks create-cluster --access-config "
+    "bootstrapClusterCreatorAdminPermissions=false`. In an existing cluster delete the creator's access entry.",
+    refs=(),
+)
+def eks_bootstrap_admin(c: EksCluster) -> Verdict:
+    """EKS clusters should not make their creator cluster admin
+
+    Whoever created the cluster, often a pipeline, is cluster admin without anyone having decided so. Older clusters do
+    not say whether theirs is: AWS documents no value for them.
+    """
+    creator = stated(c.flag("accessConfig.bootstrapClusterCreatorAdminPermissions"))
+    return expect(not creator.value, "the cluster's creator was made cluster admin", creator)
+
+
+@check(
+    "aws-eks-cluster-admin-entries",
+    Severity.MEDIUM,
+    controls=ACCESS,
+    fix="Give the access to a role of the cluster's own account with `aws eks create-access-entry` and `aws eks "
+    "associate-access-policy`, then run `aws eks delete-access-entry --cluster-name CLUSTER --principal-arn ARN`.",
+    refs=(),
+    needs=("accessEntries",),
+)
+def eks_cluster_admin_entries(c: EksCluster) -> Verdict:
+    """EKS cluster admins should be roles of the cluster's own account
+
+    IAM users have keys that do not expire. Who may use a principal of another account is decided there.
+    """
+    if c.text(_MODE).equals("CONFIG_MAP"):
+        return not_applicable("no_access_entries")
+    admins = 0
+    risky: list[Evidence] = []
+    gaps: list[Gap] = []
+    for entry in c.named("accessEntries", "principalArn"):
+        try:
+            if _is_cluster_admin(entry):
+                admins += 1
+                risky += _risk(entry, c.account)
+        except MissingEvidence as missing:
+            gaps += missing.gaps
+    if gaps and not risky:
+        raise MissingEvidence(*gaps)
+    shown = risky or [Evidence("accessEntries", f"cluster admins, all roles of the account: {admins}")]
+    return expect(not risky, "cluster admins are IAM users or of another account", *shown)
+
+
+def _is_cluster_admin(entry: Facts) -> bool:
+    """Raises MissingEvidence where a policy, or what it holds for, is not told."""
+    if entry.get("policies") is None:
+        raise _not_understood(f"{entry.path}.policies", "AWS did not send the policies")
+    return any(
+        stated(policy.text("policyArn")).value.rpartition("/")[2] == _CLUSTER_ADMIN
+        and stated(policy.text("accessScope.type")).equals("cluster")
+        for policy in entry.parts("policies", "policyArn")
+    )
+
+
+def _risk(entry: Facts, account: str) -> list[Evidence]:
+    """What is wrong with a cluster admin, [] for a role of the account."""
+    principal = stated(entry.text("principalArn")).value
+    parts = principal.split(":", 5)
+    if len(parts) < 6 or not parts[4] or not parts[5].startswith(("role/", "user/")):
+        raise _not_understood(entry.path, f"{principal[:60]!r} is the ARN of neither a user nor a role")
+    why = [
+        *(["an IAM user"] if parts[5].startswith("user/") else []),
+        *([f"of account {parts[4]}"] if parts[4] != account else []),
+    ]
+    return [Evidence(f"{entry.path}.principalArn", ", ".join(why))] if why else []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
+from scanner.aws import EksCluster
 from scanner.azure import AksCluster
 from scanner.check import check
 from scanner.cloud import Facts, Setting, expect
@@ -131,3 +132,40 @@ def aks_monitoring(c: AksCluster) -> Verdict:
     )
     on = [source for source in sources if source.value]
     return expect(bool(on), "nothing collects the cluster's logs and metrics", *(on or sources))
+
+
+_TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
+
+
+@check(
+    "aws-eks-control-plane-logging",
+    Severity.MEDIUM,
+    controls=_LOGGING,
+    fix='Run `aws eks update-cluster-config --name CLUSTER --logging \'{"clusterLogging": [{"types": ["api", '
+    '"audit", "authenticator", "controllerManager", "scheduler"], "enabled": true}]}\'`.',
+    refs=(
+        "fsbp:EKS.8",
+        "cis-eks-1.8.0:2.1.1",
+        "checkov:CKV_AWS_37",
+        "prowler:eks_control_plane_logging_all_types_enabled",
+    ),
+)
+def eks_control_plane_logging(c: EksCluster) -> Verdict:
+    """EKS clusters should keep every log of their control plane
+
+    The audit log says who asked the API server for what, the authenticator log which IAM principal that was. AWS keeps
+    none by default. A cluster without its audit log weighs more than one that lacks another.
+    """
+    path = "logging.clusterLogging"
+    kept = [setup.words("types") for setup in c.parts(path) if setup.flag("enabled").value]
+    on = {name for types in kept for name in types.value}
+    off = [name for name in _TYPES if name not in on]
+    evidence: list[Any] = [*kept] or [Evidence(path, "none enabled")]
+    blind = "audit" in off
+    return expect(
+        not off,
+        f"not kept: {', '.join(off)}",
+        *evidence,
+        reason="no_audit" if blind else "",
+        severity=Severity.HIGH if blind else None,
+    )

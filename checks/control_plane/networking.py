@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
+from scanner.aws import EksCluster
 from scanner.azure import AksCluster
 from scanner.check import NETWORK, check
-from scanner.cloud import expect
-from scanner.model import Severity, Verdict
+from scanner.cloud import Facts, Setting, expect
+from scanner.model import Gap, GapReason, MissingEvidence, Severity, Verdict
 
 
 @check(
@@ -26,3 +29,50 @@ def aks_network_policy(c: AksCluster) -> Verdict:
     if policy.sent is None:  # the Cilium data plane brings its own engine, unless `none` was asked for
         return expect(dataplane.equals("cilium"), message, policy, dataplane)
     return expect(policy.equals("azure", "calico", "cilium"), message, policy, dataplane)
+
+
+_VPC_CNI = "vpc-cni"
+
+
+@check(
+    "aws-eks-network-policy",
+    Severity.MEDIUM,
+    controls=NETWORK,
+    fix="Run `aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --resolve-conflicts PRESERVE "
+    '--configuration-values \'{"enableNetworkPolicy": "true"}\'`, with the values that are set already.',
+    refs=("cis-eks-1.8.0:5.4.4", "prowler:eks_cluster_vpc_cni_network_policy_enforced"),
+    needs=("addons",),
+)
+def eks_network_policy(c: EksCluster) -> Verdict:
+    """EKS clusters should have a network policy engine
+
+    Without an engine NetworkPolicy objects are accepted and do nothing: every pod reaches every other. The VPC CNI
+    add-on brings one that is off by default. Auto Mode and network plugins of your own are set up inside the cluster.
+    """
+    if c.flag("computeConfig.enabled").value:
+        where = "ConfigMap kube-system/amazon-vpc-cni"
+        raise _elsewhere(where, "EKS Auto Mode sets network policy up inside the cluster")
+    addon = next((a for a in c.named("addons", "addonName") if a.text("addonName").equals(_VPC_CNI)), None)
+    if addon is None:
+        raise _elsewhere(f"addons[{_VPC_CNI}]", "the network plugin is no EKS add-on but set up inside the cluster")
+    enabled = _enforced(addon)
+    on = enabled.value is True or enabled.equals("true")
+    return expect(on, "nothing enforces network policies", enabled)
+
+
+def _enforced(addon: Facts) -> Setting[bool] | Setting[str]:
+    """enableNetworkPolicy, which may be a flag or a word, in the JSON that the add-on was given."""
+    values = addon.text("configurationValues")
+    try:
+        given = json.loads(values.value) if values.value.strip() else {}
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        detail = f"{values.path} is no JSON object"
+        raise MissingEvidence(Gap(what=values.path, reason=GapReason.BAD_DATA, detail=detail))
+    inside, name = Facts(given, values.path), "enableNetworkPolicy"
+    return inside.text(name) if isinstance(given.get(name), str) else inside.flag(name)
+
+
+def _elsewhere(what: str, detail: str) -> MissingEvidence:
+    return MissingEvidence(Gap(what=what, reason=GapReason.NOT_CONFIGURED, detail=detail))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scanner.aws import EksNodegroup
 from scanner.azure import AksCluster, AksNodePool
 from scanner.check import ACCESS, NETWORK, check
 from scanner.cloud import expect
@@ -77,3 +78,25 @@ def aks_nrg_lockdown(c: AksCluster) -> Verdict:
     """
     level = c.text("properties.nodeResourceGroupProfile.restrictionLevel")
     return expect(level.equals("ReadOnly"), "the nodes' resources can be changed past the cluster", level)
+
+
+@check(
+    "aws-eks-nodegroup-ssh-open",
+    Severity.HIGH,
+    controls=NETWORK,
+    fix="Create a node group without an SSH key, or with `--remote-access ec2SshKey=KEY,sourceSecurityGroups=GROUP`, "
+    "move the workloads and delete this one; Session Manager needs no open port.",
+    refs=("checkov:CKV_AWS_100",),
+    needs=("nodegroups",),
+)
+def eks_nodegroup_ssh_open(g: EksNodegroup) -> Verdict:
+    """EKS node groups should not open SSH to the internet
+
+    With a key and no source security group EKS opens port 22, or RDP on Windows, to every address. What a launch
+    template of your own opens is not seen from here.
+    """
+    key = g.text("remoteAccess.ec2SshKey")
+    if not key.value:
+        return expect(True, "", key)
+    groups = g.words("remoteAccess.sourceSecurityGroups")
+    return expect(bool(groups.value), "remote access to nodes is open to every address", key, groups)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
+from scanner.aws import EcrRepository, stated
 from scanner.azure import ContainerRegistry
 from scanner.check import ACCESS, check
-from scanner.cloud import expect
-from scanner.model import Severity, Verdict
+from scanner.cloud import Facts, expect
+from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict
 
 _POLICIES = "properties.policies"
 ContentPolicy = Literal["quarantinePolicy", "trustPolicy", "retentionPolicy"]
@@ -115,3 +118,90 @@ def acr_content_policies(
     states = [r.text(f"{_POLICIES}.{name}.status") for name in policies]
     off = [name for name, state in zip(policies, states, strict=True) if not state.equals("enabled")]
     return expect(not off, f"not enabled: {', '.join(off)}", *states)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# AWS
+
+
+@check(
+    "aws-ecr-public-policy",
+    Severity.CRITICAL,
+    controls=ACCESS,
+    fix="Name accounts or roles in the policy, or limit it with a condition such as aws:PrincipalOrgID, with `aws ecr "
+    "set-repository-policy`; without sharing run `aws ecr delete-repository-policy --repository-name REPOSITORY`.",
+    refs=("checkov:CKV_AWS_32", "prowler:ecr_repositories_not_publicly_accessible"),
+    needs=("policy",),
+)
+def ecr_public_policy(r: EcrRepository) -> Verdict:
+    """ECR repositories should not be open to every AWS account
+
+    A policy that allows every principal, without a condition, opens the repository to all of AWS's customers. Whether
+    a condition is narrow enough is not judged: it is shown. A Deny beside it does not make up for it.
+    """
+    policies = r.listed("policy")
+    if not policies:
+        return expect(True, "", Evidence("policy", "none"))
+    limited: list[Evidence] = []
+    public: list[Evidence] = []
+    gaps: list[Gap] = []
+    for statement in (statement for policy in policies for statement in _statements(policy)):
+        try:
+            if _allows_everyone(statement):
+                condition = statement.part("Condition")
+                (limited if condition.wire else public).append(_shown(condition if condition.wire else statement))
+        except MissingEvidence as missing:
+            gaps += missing.gaps
+    if gaps and not public:
+        raise MissingEvidence(*gaps)
+    evidence = public or limited or [Evidence("policy", "names who it allows")]
+    return expect(not public, "every AWS account may do what the policy allows", *evidence)
+
+
+def _malformed(where: str, what: str) -> MissingEvidence:
+    return MissingEvidence(Gap(what=where, reason=GapReason.BAD_DATA, detail=f"{where} is not {what}"))
+
+
+def _statements(policy: Facts) -> Iterator[Facts]:
+    """IAM takes one statement in place of a list of one."""
+    document = policy.part("document")
+    statements = document.get("Statement")
+    if isinstance(statements, dict):
+        return iter([document.part("Statement")])
+    if not statements:
+        raise _malformed(f"{document.path}.Statement", "a list of statements")
+    return iter(document.parts("Statement", "Sid"))
+
+
+_PRINCIPALS = {"AWS", "CanonicalUser", "Federated", "Service", "*"}
+
+
+def _allows_everyone(statement: Facts) -> bool:
+    """Whether it allows all principals, or all but some; raises MissingEvidence where it is no valid statement."""
+    effect = stated(statement.text("Effect"))
+    if not effect.equals("Allow", "Deny"):
+        raise _malformed(effect.path, "Allow or Deny")
+    if effect.equals("Deny"):
+        return False
+    if statement.get("NotPrincipal") is not None:
+        return True
+    principal = statement.get("Principal")
+    if principal == "*":
+        return True
+    if not isinstance(principal, dict) or not principal or not set(principal) <= _PRINCIPALS:
+        raise _malformed(f"{statement.path}.Principal", "a principal")
+    groups = [value if isinstance(value, list) else [value] for value in principal.values()]
+    names = [name for group in groups for name in group]
+    if "*" in names:
+        return True
+    if not names or not all(isinstance(name, str) for name in names):
+        raise _malformed(f"{statement.path}.Principal", "a principal")
+    return False
+
+
+def _shown(part: Facts) -> Evidence:
+    """A condition in full, of a statement whom it allows."""
+    keys = [key for key in ("Principal", "NotPrincipal") if key in part.wire]
+    if not keys:
+        return Evidence(part.path, json.dumps(part.wire, sort_keys=True)[:200])
+    return Evidence(f"{part.path}.{keys[-1]}", json.dumps(part.wire[keys[-1]], sort_keys=True)[:200])

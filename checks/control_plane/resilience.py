@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster, ContainerRegistry
 from scanner.check import check
 from scanner.cloud import expect
@@ -45,3 +46,20 @@ def acr_zone_redundancy(r: ContainerRegistry) -> Verdict:
     """
     redundancy = r.text("properties.zoneRedundancy")
     return expect(redundancy.equals("Enabled"), "zone redundancy was not asked for", redundancy)
+
+
+@check(
+    "aws-eks-deletion-protection",
+    Severity.LOW,
+    controls=_BEST_PRACTICES,
+    fix="Run `aws eks update-cluster-config --name CLUSTER --deletion-protection`.",
+    refs=("prowler:eks_cluster_deletion_protection_enabled",),
+)
+def eks_deletion_protection(c: EksCluster) -> Verdict:
+    """EKS clusters should be protected from deletion
+
+    One wrong call, or one stolen credential, ends everything that runs in the cluster. An SDK that is too old does not
+    show the setting: then it is not known.
+    """
+    protected = stated(c.flag("deletionProtection"))
+    return expect(protected.value, "one call deletes the cluster", protected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster, ArcCluster, AzureSubscription
 from scanner.check import check
 from scanner.cloud import Facts, Setting, expect
@@ -191,3 +192,60 @@ def _enabled(extension: Facts) -> Setting[bool] | Setting[str]:
     if isinstance(extension.get("isEnabled"), bool):
         return extension.flag("isEnabled")
     return extension.text("isEnabled")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# AWS
+
+_AUDIT, _AGENT = "EKS_AUDIT_LOGS", "EKS_ADDON_MANAGEMENT"
+_RUNTIME = ("RUNTIME_MONITORING", "EKS_RUNTIME_MONITORING")  # the second is its predecessor, for EKS alone
+
+
+@check(
+    "aws-eks-guardduty",
+    Severity.LOW,
+    controls=_DEFENDER,
+    fix='Run `aws guardduty update-detector --detector-id DETECTOR --features \'[{"Name": "EKS_AUDIT_LOGS", '
+    '"Status": "ENABLED"}, {"Name": "RUNTIME_MONITORING", "Status": "ENABLED", "AdditionalConfiguration": '
+    '[{"Name": "EKS_ADDON_MANAGEMENT", "Status": "ENABLED"}]}]\'`.',
+    refs=(
+        "fsbp:GuardDuty.5",
+        "fsbp:GuardDuty.7",
+        "prowler:guardduty_eks_audit_log_enabled",
+        "prowler:guardduty_eks_runtime_monitoring_enabled",
+    ),
+    needs=("detectors",),
+)
+def eks_guardduty(c: EksCluster) -> Verdict:
+    """EKS clusters should be watched by Amazon GuardDuty
+
+    GuardDuty reads the audit log for attacks on the API server, and its agent tells of break-ins on nodes; it is to
+    install the agent in every cluster by itself.
+    """
+    detectors = c.listed("detectors")
+    if not detectors:
+        return fail("GuardDuty is off in the region", Evidence("detectors", text([])))
+    on = [detector for detector in detectors if stated(detector.text("Status")).equals("ENABLED")]
+    if not on:
+        return expect(False, "GuardDuty is suspended in the region", *(d.text("Status") for d in detectors))
+    detector = on[0]
+    if detector.get("Features") is None:
+        where = f"{detector.path}.Features"
+        raise MissingEvidence(Gap(what=where, reason=GapReason.BAD_DATA, detail=f"AWS did not send {where}"))
+    audit = _feature(detector, "Features", _AUDIT)
+    kinds = [_feature(detector, "Features", name) for name in _RUNTIME]
+    runtime = next(filter(_on, kinds), kinds[0])
+    agent = _feature(runtime, "AdditionalConfiguration", _AGENT)
+    parts = {_AUDIT: audit, _RUNTIME[0]: runtime, _AGENT: agent}
+    off = [name for name, part in parts.items() if not _on(part)]
+    return expect(not off, f"switched off: {', '.join(off)}", *(part.text("Status") for part in parts.values()))
+
+
+def _feature(of: Facts, path: str, name: str) -> Facts:
+    """One of the features that AWS lists, empty where it is not among them."""
+    found = (feature for feature in of.parts(path, "Name") if feature.text("Name").equals(name))
+    return next(found, Facts({}, f"{of.path}.{path}[{name}]"))
+
+
+def _on(feature: Facts) -> bool:
+    return feature.text("Status").equals("ENABLED")

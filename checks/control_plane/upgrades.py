@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
+from scanner.aws import EksCluster, EksNodegroup, stated
 from scanner.azure import AksCluster
 from scanner.check import check
 from scanner.cloud import Facts, Setting, expect
-from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, text
+from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable, text
 
 _UPDATES = ("Apply system updates",)
 _CHANNEL = "properties.autoUpgradeProfile.upgradeChannel"
@@ -107,3 +108,94 @@ def _version(c: AksCluster) -> tuple[Setting[str], str, str]:
 
 def _not_understood(what: str, detail: str) -> MissingEvidence:
     return MissingEvidence(Gap(what=what, reason=GapReason.BAD_DATA, detail=detail))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# AWS
+
+_EKS_VERSIONS = "clusterVersions"
+
+
+@check(
+    "aws-eks-supported-version",
+    Severity.HIGH,
+    controls=_UPDATES,
+    fix="Run `aws eks update-cluster-version --name CLUSTER --kubernetes-version VERSION`, one minor version at a "
+    "time, then update node groups and add-ons.",
+    refs=("fsbp:EKS.2", "checkov:CKV_AWS_339", "prowler:eks_cluster_uses_a_supported_version"),
+    needs=(_EKS_VERSIONS,),
+)
+def eks_supported_version(c: EksCluster) -> Verdict:
+    """EKS clusters should run a supported version of Kubernetes
+
+    An unsupported version gets no fixes, and AWS upgrades it when it pleases. Extended support brings fixes at a
+    multiple of the price until it ends, and weighs less. Which version is where is asked of AWS.
+    """
+    version = stated(c.text("version"))
+    status = _support(c, version.value)
+    if status.equals("UNSUPPORTED"):
+        return expect(False, f"Kubernetes {version.value} is not supported any more", version, status)
+    message = f"Kubernetes {version.value} is past standard support: extended support costs more, and ends"
+    extended = status.equals("EXTENDED_SUPPORT", "extended-support")
+    return expect(not extended, message, version, status, reason="extended_support", severity=Severity.LOW)
+
+
+def _support(c: EksCluster, version: str) -> Setting[str]:
+    """What AWS says of a version, in either of its two spellings; raises MissingEvidence where that is not one word."""
+    found = [item for item in c.named(_EKS_VERSIONS, "clusterVersion") if item.text("clusterVersion").value == version]
+    words = {_word(setting): setting for setting in map(_status, found)}
+    if not words:
+        raise _not_understood(_EKS_VERSIONS, f"AWS does not list Kubernetes {version[:60]!r}")
+    if len(words) == 1 and set(words) <= {"UNSUPPORTED", "STANDARD_SUPPORT", "EXTENDED_SUPPORT"}:
+        return next(iter(words.values()))
+    raise _not_understood(_EKS_VERSIONS, f"AWS says {', '.join(words)[:60]!r} of Kubernetes {version[:60]}")
+
+
+def _status(item: Facts) -> Setting[str]:
+    status = item.text("versionStatus")
+    return status if status.sent is not None else item.text("status")  # the name that came first
+
+
+def _word(status: Setting[str]) -> str:
+    return status.value.upper().replace("-", "_")
+
+
+@check(
+    "aws-eks-upgrade-policy",
+    Severity.INFO,
+    controls=_UPDATES,
+    fix="Run `aws eks update-cluster-config --name CLUSTER --upgrade-policy supportType=STANDARD`.",
+    refs=(),
+)
+def eks_upgrade_policy(c: EksCluster) -> Verdict:
+    """EKS clusters should not enter extended support
+
+    With STANDARD AWS upgrades the cluster when standard support ends; with EXTENDED it stays on an old version at a
+    multiple of the price. What holds for a cluster that sends neither AWS does not document.
+    """
+    policy = stated(c.text("upgradePolicy.supportType"))
+    if not policy.equals("STANDARD", "EXTENDED"):
+        raise _not_understood(policy.path, f"{policy.path} is {policy.value[:60]!r}, neither STANDARD nor EXTENDED")
+    return expect(policy.equals("STANDARD"), "the cluster stays on its version into extended support", policy)
+
+
+@check(
+    "aws-eks-nodegroup-ami",
+    Severity.LOW,
+    controls=_UPDATES,
+    fix="Create a node group with `aws eks create-nodegroup --ami-type AL2023_x86_64_STANDARD` or a Bottlerocket "
+    "image, move the workloads and delete this one.",
+    refs=(),
+    needs=("nodegroups",),
+)
+def eks_nodegroup_ami(g: EksNodegroup) -> Verdict:
+    """EKS node groups should not run Amazon Linux 2
+
+    AWS publishes no node images of Amazon Linux 2 since 26 November 2025: kernel and container runtime get no more
+    fixes. What is in an image of your own is not seen from here.
+    """
+    image = stated(g.text("amiType"))
+    if image.equals("CUSTOM"):
+        return not_applicable("custom_image")
+    outdated = image.value.upper().startswith("AL2_")
+    return expect(not outdated, "nodes run Amazon Linux 2, which gets no more images", image, g.text("releaseVersion"))

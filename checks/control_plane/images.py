@@ -1,0 +1,114 @@
+"""What is known of the images in a registry, and whether they change under their names."""
+
+from __future__ import annotations
+
+from scanner.aws import AwsRegion, EcrRepository, stated
+from scanner.check import check
+from scanner.cloud import expect
+from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, text
+
+_VULNERABILITIES = ("Remediate vulnerabilities",)
+_BEST_PRACTICES = ("Implement security best practices",)
+
+
+def _not_told(what: str, detail: str) -> MissingEvidence:
+    return MissingEvidence(Gap(what=what, reason=GapReason.BAD_DATA, detail=detail))
+
+
+@check(
+    "aws-ecr-scan-on-push",
+    Severity.MEDIUM,
+    controls=_VULNERABILITIES,
+    fix='Run `aws ecr put-registry-scanning-configuration --scan-type BASIC --rules \'[{"scanFrequency": '
+    '"SCAN_ON_PUSH", "repositoryFilters": [{"filter": "*", "filterType": "WILDCARD"}]}]\'`, or with ENHANCED and '
+    "CONTINUOUS_SCAN.",
+    refs=(
+        "fsbp:ECR.1",
+        "cis-eks-1.8.0:5.1.1",
+        "checkov:CKV_AWS_163",
+        "prowler:ecr_repositories_scan_images_on_push_enabled",
+    ),
+    needs=("scanning",),
+)
+def ecr_scan_on_push(r: EcrRepository) -> Verdict:
+    """ECR repositories should scan images
+
+    Vulnerabilities that nobody looks for are found by others. Judged is what holds for the repository in the end: the
+    registry's rules, which may scan it though its own setting is off.
+    """
+    found = r.listed("scanning")
+    if not found:
+        raise _not_told("scanning", "AWS did not say how the repository is scanned")
+    frequency, pushed = found[0].text("scanFrequency"), found[0].flag("scanOnPush")
+    if frequency.sent is None:
+        return expect(stated(pushed).value, "images are scanned only by hand", pushed)
+    scanned = frequency.equals("SCAN_ON_PUSH", "CONTINUOUS_SCAN") or pushed.value
+    return expect(scanned, "images are scanned only by hand", frequency, pushed)
+
+
+@check(
+    "aws-ecr-tag-immutability",
+    Severity.MEDIUM,
+    controls=_BEST_PRACTICES,
+    fix="Run `aws ecr put-image-tag-mutability --repository-name REPOSITORY --image-tag-mutability IMMUTABLE`.",
+    refs=("fsbp:ECR.2", "checkov:CKV_AWS_51", "prowler:ecr_repositories_tag_immutability"),
+)
+def ecr_tag_immutability(r: EcrRepository) -> Verdict:
+    """ECR repositories should have immutable tags
+
+    Where a tag can be moved, what was tested and signed off is not what runs tomorrow. Tags left out of immutability
+    are shown, and do not fail the check.
+    """
+    tags = r.text("imageTagMutability")
+    filters = r.parts("imageTagMutabilityExclusionFilters", "filter")
+    left_out = [Evidence("imageTagMutabilityExclusionFilters", text([f.text("filter").value for f in filters]))]
+    immutable = tags.equals("IMMUTABLE", "IMMUTABLE_WITH_EXCLUSION")
+    return expect(immutable, "tags can be moved to other images", tags, *(left_out if filters else []))
+
+
+@check(
+    "aws-ecr-lifecycle-policy",
+    Severity.LOW,
+    controls=_VULNERABILITIES,
+    fix="Run `aws ecr put-lifecycle-policy --repository-name REPOSITORY --lifecycle-policy-text file://policy.json`.",
+    refs=("fsbp:ECR.3", "prowler:ecr_repositories_lifecycle_policy_enabled"),
+    needs=("lifecyclePolicy",),
+)
+def ecr_lifecycle_policy(r: EcrRepository) -> Verdict:
+    """ECR repositories should remove old images
+
+    Old images with known vulnerabilities stay ready to be started again, and are paid for.
+    """
+    message = "old images are kept for ever"
+    policies = r.listed("lifecyclePolicy")
+    if not policies:
+        return expect(False, message, Evidence("lifecyclePolicy", "none"))
+    document = policies[0].part("document")
+    rules = document.parts("rules")
+    if document.get("rules") is None:
+        raise _not_told(f"{document.path}.rules", "the policy has no rules")
+    if not rules:
+        return expect(False, message, Evidence(f"{document.path}.rules", text([])))
+    return expect(True, "", *(stated(rule.text("action.type")) for rule in rules))
+
+
+@check(
+    "aws-ecr-inspector",
+    Severity.MEDIUM,
+    controls=_VULNERABILITIES,
+    fix="Run `aws inspector2 enable --resource-types ECR --region REGION`.",
+    refs=("fsbp:Inspector.2", "cis-eks-1.8.0:5.1.1", "prowler:inspector2_is_enabled"),
+    needs=("inspector",),
+)
+def ecr_inspector(r: AwsRegion) -> Verdict:
+    """Amazon Inspector should scan the images of ECR
+
+    Inspector also finds vulnerabilities in language packages, and looks at images again when new ones become known.
+    Basic scanning does neither.
+    """
+    accounts = r.listed("inspector")
+    if not accounts:
+        raise _not_told("inspector", "AWS did not say what Amazon Inspector scans")
+    states = [stated(account.text("resourceState.ecr.status")) for account in accounts]
+    on = all(state.equals("ENABLED") for state in states)
+    return expect(on, "Amazon Inspector does not scan images", *states)
