@@ -41,7 +41,8 @@ class AksCluster(CloudResource, kw_only=True, tag="aks"):
         "properties.disableLocalAccounts",
         "properties.publicNetworkAccess",
         "properties.diskEncryptionSetID",
-        "properties.aadProfile",
+        "properties.aadProfile.managed",
+        "properties.aadProfile.enableAzureRBAC",
         "properties.addonProfiles.*.enabled",
         "properties.addonProfiles.*.config.enableSecretRotation",
         "properties.agentPoolProfiles.name",
@@ -179,7 +180,5 @@ class SecurityConnector(CloudResource, kw_only=True, tag="connector"):
     scope_name = "connector"
     KEEP = (
         "properties.environmentName",
-        "properties.hierarchyIdentifier",
-        "properties.environmentData",
         "properties.offerings",
     )

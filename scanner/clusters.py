@@ -63,9 +63,10 @@ class Clusters:
         keys = {*estate.keys, f"id:{cluster.id}", *([f"uid:{cluster.uid}"] if cluster.uid else [])}
         sharing = {id(row): row for key in sorted(keys) for row in self._by_key.get(key, ())}
         same = [row for row in sharing.values() if _same(row, cluster, keys)]
-        known = (
-            len(same) > 0 and len({row.cluster.uid for row in same} - {None}) < 2
-        )  # else one of several behind a proxy
+        # Not known, too, where it could be one of several: behind one proxy, or under one name in two networks.
+        uids = {row.cluster.uid for row in same} - {None}
+        ids = {_own_id(c) for c in (cluster, *(row.cluster for row in same))} - {""}
+        known = bool(same) and len(uids) < 2 and len(ids) < 2
         row = same[0] if known else Row(cluster, set())
         if known:
             for other in same[1:]:
@@ -96,6 +97,8 @@ class Clusters:
 
 
 def _same(row: Row, cluster: Cluster, keys: set[str]) -> bool:
+    if len({_own_id(row.cluster), _own_id(cluster)} - {""}) == 2:
+        return False  # whatever their API servers claim
     if row.cluster.uid and cluster.uid:
         return row.cluster.uid == cluster.uid
     common = row.keys & keys
@@ -117,6 +120,11 @@ def _merge(row: Row, cluster: Cluster, counts: Counts) -> None:
     known.control_plane = _state(known.control_plane, cluster.control_plane)
     known.data_plane = _state(known.data_plane, cluster.data_plane)
     known.observed_at = max(known.observed_at, cluster.observed_at)
+
+
+def _own_id(cluster: Cluster) -> str:
+    """The id that the cloud which runs it gave it, "" for one that no cloud runs."""
+    return cluster.id if _naming(cluster) == 2 else ""
 
 
 def _naming(cluster: Cluster) -> int:

@@ -17,6 +17,7 @@ from apiserver import ApiServer, hang, tls
 from apiserver import status as refuse
 from armserver import ArmServer, reset, status
 from azure_data import (
+    ABSENT,
     AKS_SERVER_ID,
     DEV,
     PROD,
@@ -940,3 +941,54 @@ def test_a_state_that_cannot_be_read_hides_nothing_of_a_cluster(serve):
     arm = serve(odd)
     found = scan(arm, *CONTROL, "-c", "azure-aks-diagnostic-logs", "-c", "azure-aks-rbac")
     assert {f["status"] for f in found.report["findings"]} == {"pass"}
+
+
+# -- what must not read as clean
+
+
+@pytest.mark.parametrize("properties", [None, {}, ABSENT])
+def test_a_cluster_of_which_nothing_is_said_is_unknown(serve, properties):
+    empty = entra_cluster("empty")
+    if properties is ABSENT:
+        del empty["properties"]
+    else:
+        empty["properties"] = properties
+    found = scan(serve(empty), *CONTROL)
+    assert {f["status"] for f in found.report["findings"] if f["cluster"]} == {"unknown"}
+
+
+def test_two_ids_that_only_look_alike_are_not_one_cluster(serve):
+    found = scan(serve(entra_cluster("aks-k"), entra_cluster("aks-\u212a")), *CONTROL)
+    assert found.code == 3
+    assert "managedClusters" in {g["what"] for g in found.gaps}
+
+
+def test_two_clusters_that_claim_one_uid_stay_two(serve, inside):
+    arm = serve(entra_cluster("one"), entra_cluster("two"))
+    for name in ("one", "two"):
+        api = inside()
+        arm.estate.connect(name, api.url, api.tls.ca)
+    assert sorted(scan(arm).rows) == ["one", "two"]
+
+
+def test_what_a_bundle_was_not_asked_for_is_unknown(serve, tmp_path):
+    arm = serve(estate=sample_estate())
+    found = evaluate(collect_aks(arm, tmp_path / "b", *CONTROL, "-e", "azure-arc-*"))
+    assert {f["status"] for f in found.report["findings"] if f["check"].startswith("azure-arc-")} == {"unknown"}
+
+
+def test_a_refused_subscription_is_below_any_coverage(serve):
+    arm = serve(estate=sample_estate())
+    arm.deny("/managedClusters", subscription=DEV)
+    assert scan(arm, *CONTROL, "--min-coverage", "1%").code == 3
+
+
+def test_no_token_goes_through_a_proxy_without_tls(serve, servers, monkeypatch):
+    proxy = servers(ArmServer(Estate.of(subscription())))
+    arm = serve(entra_cluster())
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    scan(arm, *CONTROL)
+    assert [r for r in proxy.requests if r.authorization] == []

@@ -28,7 +28,7 @@ CONFIGURED = (
     "--param=k8s-trusted-registries.allowed_registries=acmeshop.azurecr.io",
     "--param=k8s-service-allowed-ports.allowed_ports=443,8443",
 )
-VARYING = re.compile(r'"(scan_id|id|started_at|finished_at|observed_at)":"([^"]*)"')
+VARYING = re.compile(r'"(scan_id|id|started_at|finished_at|observed_at|time)":"([^"]*)"')
 
 Report = dict[str, Any]
 

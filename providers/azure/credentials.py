@@ -7,6 +7,8 @@ import binascii
 import json
 import logging
 import re
+import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +59,9 @@ CLOUDS = {
 }
 
 
+RENEWED = 300  # seconds before a token ends
+
+
 class Credential:
     """azure-identity's default chain, asked for tokens of one tenant if one is named. May be used by many threads."""
 
@@ -75,6 +80,8 @@ class Credential:
         except (ValueError, OSError) as error:
             raise UsageError(f"the Azure credential of this environment cannot be used: {plain(str(error))}") from None
         self._tenant = tenant
+        self._kept: dict[str, tuple[str, float]] = {}  # by scope, with the time until which it is used
+        self._lock = threading.Lock()
 
     def get_token_info(self, *scopes: str, options: Any = None) -> Any:
         if self._tenant:
@@ -91,10 +98,17 @@ class Credential:
 
     def token(self, scope: str) -> str:
         """A bearer token, of the tenant that was asked for. Raises ArmError."""
+        with self._lock:  # the Azure CLI keeps no token: it would be started for each cluster
+            if (kept := self._kept.get(scope)) and kept[1] > time.time():
+                return kept[0]
+            return self._minted(scope)
+
+    def _minted(self, scope: str) -> str:
         from azure.core.exceptions import AzureError
 
         try:
-            token: str = self.get_token_info(scope).token
+            found = self.get_token_info(scope)
+            token: str = found.token
         except (AzureError, ValueError, OSError) as error:
             raise ArmError(GapReason.NOT_CONFIGURED, explain(str(error), self._tenant)) from None
         tenant = _tenant_of(token)
@@ -103,6 +117,7 @@ class Credential:
                 GapReason.NOT_CONFIGURED,
                 f"the credential belongs to tenant {tenant}, not to tenant {self._tenant} that --tenant names",
             )
+        self._kept[scope] = token, found.expires_on - RENEWED
         return token
 
 

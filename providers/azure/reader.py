@@ -119,7 +119,7 @@ def _covers(patterns: Any, action: str) -> bool:
     if not isinstance(patterns, list):
         return False
     return any(
-        isinstance(p, str) and re.fullmatch(".*".join(map(re.escape, p.split("*"))), action, re.IGNORECASE)
+        isinstance(p, str) and re.fullmatch(".*".join(map(re.escape, re.split(r"\*+", p))), action, re.IGNORECASE)
         for p in patterns
     )
 
@@ -304,10 +304,16 @@ def _resources(kind: type[R], found: Collected[Json], account: str) -> Collected
     return Collected(list(resources.values()), gaps)
 
 
+def _without_properties(kind: type[CloudResource]) -> Gap:
+    """A resource of which nothing is said: every absent field would read as its default."""
+    return _gap(kind.kind, GapReason.BAD_DATA, "Azure listed it without any properties")
+
+
 def understood(kind: type[R], item: Mapping[str, Any], account: str) -> R:
     """A resource from what Azure sent; raises ValueError where that does not say which resource it is."""
     id, region, tags = item.get("id"), item.get("location"), item.get("tags")
-    if not isinstance(id, str) or not id.lower().startswith("/subscriptions/") or len(id) > LONGEST_ID:
+    usable = isinstance(id, str) and id.isascii() and id.lower().startswith("/subscriptions/")
+    if not isinstance(id, str) or not usable or len(id) > LONGEST_ID:
         raise ValueError(f"an entry has no usable id: {plain(str(id))[:80]!r}")
     name = item.get("subscriptionId") if kind is AzureSubscription else item.get("name")
     if not isinstance(name, str) or not name or len(name) > LONGEST_ID:
@@ -318,6 +324,7 @@ def understood(kind: type[R], item: Mapping[str, Any], account: str) -> R:
         name=name,
         account=account or name,
         region=region if isinstance(region, str) else None,
-        tags={k: v for k, v in tags.items() if isinstance(v, str)} if isinstance(tags, dict) else {},
+        tags={k: v if isinstance(v, str) else str(v) for k, v in tags.items()} if isinstance(tags, dict) else {},
+        unread=None if item.get("properties") or kind is AzureSubscription else _without_properties(kind),
         related={},
     )

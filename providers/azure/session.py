@@ -244,7 +244,8 @@ def _transport(endpoint: str, connections: int) -> Any:
     # The environment's proxies and CA are looked up here, and not for each request, where ~/.netrc would count too and
     # could take the place of the token.
     found = session.merge_environment_settings(endpoint, {}, None, None, None)
-    session.trust_env, session.proxies = False, found["proxies"]
+    # To this machine the token travels without TLS: never by way of a proxy.
+    session.trust_env, session.proxies = False, {} if endpoint.startswith("http:") else found["proxies"]
     verify = True if found["verify"] is None else found["verify"]
     return RequestsTransport(session=session, connection_verify=verify)
 

@@ -213,7 +213,9 @@ class Scan:
             plan
             for kind, plans in self.plans_of.items()
             if kind and kind.provider == account.provider and account.control_plane is not NOT_ASKED
-            if kind.scope_name != "cluster" or estate.inventory.gaps_of((kind.kind,))
+            if kind.scope_name != "cluster"
+            or estate.inventory.gaps_of((kind.kind,))
+            or kind.kind not in estate.inventory.kinds
             for plan in plans
         )
         return (*inside, *outside)
@@ -332,8 +334,8 @@ class Scan:
     def _tolerated(self) -> bool:
         if self.reporting.allow_incomplete:
             return True
-        if self.min_coverage is None:
-            return False
+        if self.min_coverage is None or any(account.refused for account in self.accounts.values()):
+            return False  # nobody knows what share of all clusters was seen
         # Each gap and each object that was not understood counts as one list or document that was not read.
         read, unread = self.counts.lists_read, self.counts.lists_asked - self.counts.lists_read
         missing = max(unread, len(self.gaps) + self.counts.invalid, 1)

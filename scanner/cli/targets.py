@@ -134,7 +134,7 @@ def _context_task(context: Context, inside: Inside) -> Task:
             data_plane=look.plane,
             observed_at=utc_now(),
         )
-        yield Reading(Estate(context.name, look.inventory, cluster, keys=look.keys))
+        yield Reading(Estate(context.name, look.inventory, cluster, scope=look.scope, keys=look.keys))
 
     return Task(context.name, read, inside.kinds, "kubernetes")
 
