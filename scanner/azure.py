@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from scanner.cloud import CloudPart, CloudResource, Facts, Setting
+from scanner.model import Gap, GapReason, MissingEvidence
 
 
 class AksCluster(CloudResource, kw_only=True, tag="aks"):
@@ -77,7 +78,11 @@ class AksCluster(CloudResource, kw_only=True, tag="aks"):
         return addons.part(key)
 
     def components(self) -> Iterator[AksNodePool]:
-        for pool in self.parts("properties.agentPoolProfiles"):
+        pools = self.parts("properties.agentPoolProfiles")
+        if not pools:  # there is always one of mode System
+            detail = "Azure named no node pool"
+            raise MissingEvidence(Gap(what="agentPoolProfiles", reason=GapReason.BAD_DATA, detail=detail))
+        for pool in pools:
             name = pool.text("name").value
             yield AksNodePool(wire=pool.wire, path=pool.path, name=name, owner=self)
 

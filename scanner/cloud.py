@@ -147,6 +147,14 @@ class CloudResource(Facts, kw_only=True):
         """Why no check applies to it now, "" where they do."""
         return ""
 
+    @property
+    def lives(self) -> bool:
+        """Whether checks apply to it now; where even its state is unreadable, each says what it can."""
+        try:
+            return not self.unjudged
+        except MissingEvidence:
+            return True
+
     def components(self) -> Iterable[CloudPart]:
         """What checks judge one by one inside the resource; raises MissingEvidence where it cannot be told."""
         return ()
@@ -166,6 +174,11 @@ class CloudPart(Facts, kw_only=True):
 
     kind: ClassVar[str]
     scope_name: ClassVar[str]
+
+
+def scope_id(id: str) -> str:
+    """What finding ids of a resource rest on: Azure's come back in any case."""
+    return id.lower() if id.lower().startswith("/subscriptions/") else id
 
 
 def kept(data: Json, paths: Iterable[str]) -> Json:

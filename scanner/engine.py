@@ -12,7 +12,7 @@ import msgspec
 
 from scanner import image_ref
 from scanner.check import Check, LabelSelector
-from scanner.cloud import CloudPart, CloudResource
+from scanner.cloud import CloudPart, CloudResource, scope_id
 from scanner.config import Plan, Settings
 from scanner.exemptions import Exemptions
 from scanner.findings import Context, Findings
@@ -184,7 +184,7 @@ class _Run:
         """The resource and each of its parts, under its own region and tags; two parts of one name are one finding."""
         why = _unjudged(resource)
         for scope, row, subjects in _cloud_subjects(resource):
-            context = replace(self.context, scope_id=cloud_scope(row), region=resource.region, tags=resource.tags)
+            context = replace(self.context, scope_id=scope_id(row.cloud_id), region=resource.region, tags=resource.tags)
             self.findings_of[row.cloud_id] = Findings(context, self.settings.labels, {})
             for plan in by_scope[scope]:
                 outcome = _Outcome([(why or self._run(plan, subject), None) for subject in subjects])
@@ -389,11 +389,6 @@ def _cloud_subjects(
     for (kind, name), subjects in same.items():
         id = f"{resource.id}/{kind.kind.rpartition('/')[2]}/{name}"
         yield kind, Resource(resource.group, kind.kind, "", name, cloud_id=id), subjects
-
-
-def cloud_scope(row: Resource) -> str:
-    """The scope of finding ids: ARM ids come back in any case."""
-    return row.cloud_id.lower() if row.cloud_id.startswith("/subscriptions/") else row.cloud_id
 
 
 def _unjudged(resource: CloudResource) -> Verdict | None:

@@ -955,6 +955,33 @@ def test_a_cluster_of_which_nothing_is_said_is_unknown(serve, properties):
         empty["properties"] = properties
     found = scan(serve(empty), *CONTROL)
     assert {f["status"] for f in found.report["findings"] if f["cluster"]} == {"unknown"}
+    assert (found.code, found.rows["empty"]["control_plane"]) == (3, "not_read")
+    assert [g["what"] for g in found.gaps] == ["managedClusters"]
+
+
+def test_a_registry_of_which_nothing_is_said_is_a_gap(serve):
+    empty = {**registry("empty"), "properties": {}}
+    one = subscription(entra_cluster("one"), registries=[registry("full"), empty])
+    found = scan(serve(estate=Estate.of(one)), *CONTROL)
+    judged = {f["status"] for f in found.report["findings"] if f["resource"]["name"] == "empty"}
+    assert (found.code, judged, [g["what"] for g in found.gaps]) == (3, {"unknown"}, ["registries"])
+
+
+def test_two_answers_about_one_cluster_that_differ_are_neither_believed(serve):
+    one = entra_cluster("one")
+    other = json.loads(json.dumps(one))
+    other["properties"]["enableRBAC"] = False
+    found = scan(serve(one, other), *CONTROL)
+    assert {f["status"] for f in found.report["findings"] if f["cluster"]} == {"unknown"}
+
+
+@pytest.mark.parametrize("pools", [[], None])
+def test_a_cluster_without_any_node_pool_is_not_believed(serve, pools):
+    odd = entra_cluster("odd")
+    odd["properties"]["agentPoolProfiles"] = pools
+    found = scan(serve(odd), *CONTROL, "--status", "all")
+    of_pools = {f["status"] for f in found.report["findings"] if f["resource"]["kind"].endswith("agentPools")}
+    assert of_pools == {"unknown"}
 
 
 def test_two_ids_that_only_look_alike_are_not_one_cluster(serve):

@@ -494,13 +494,18 @@ def three(serve):
         (("--cluster", "SHOP-*"), ["shop-prod", "shop-test"]),
         (("--tag", "team"), ["shop-prod", "shop-test"]),
         (("--tag", "team=shop", "--tag", "environment=test"), ["shop-test"]),
-        (("--tag", "team=Shop"), []),
         (("--cluster", "*-prod", "--tag", "team"), ["shop-prod"]),
     ],
 )
 def test_clusters_are_chosen_by_name_and_tag(three, filters, names):
     found = scan(*CONTROL, *filters)
     assert (found.code, found.gaps, list(found.rows)) == (0, [], names)
+
+
+def test_tags_that_no_cluster_has_are_told(three):
+    found = scan(*CONTROL, "--tag", "team=Shop")
+    assert (found.code, list(found.rows)) == (3, ["team=Shop"])
+    assert found.gaps[0]["detail"] == "no cluster that this identity sees has these tags"
 
 
 def test_what_cannot_be_described_is_not_taken_for_untagged(three):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from providers.errors import CloudError
 from scanner.model import GapReason
 
 
-class AwsError(Exception):
+class AwsError(CloudError):
     """A call that got no usable answer. `code` is AWS's own error code, `action` the right that would close the gap,
     `by_policy` whether a service control policy denies it explicitly, `said` AWS's own words."""
 
@@ -19,9 +20,7 @@ class AwsError(Exception):
         by_policy: bool = False,
         said: str = "",
     ) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+        super().__init__(reason, detail)
         self.code = code
         self.action = action
         self.by_policy = by_policy

@@ -12,7 +12,7 @@ from providers.aws.session import AwsAccount
 from scanner.aws import AwsRegion, EcrRepository, EksCluster
 from scanner.cloud import kept
 from scanner.inventory import Counts
-from scanner.model import Collected, Gap, GapReason, MissingEvidence, utc_now
+from scanner.model import Collected, Gap, GapReason, utc_now
 from scanner.plain import plain
 
 Json = dict[str, Any]
@@ -34,6 +34,7 @@ _KEEP: Mapping[str, tuple[str, ...]] = {
 }
 _OF_ALL = ("clusterVersions", "detectors")  # what holds for each cluster of a region
 BESIDE = frozenset({*_KEEP, "policy", "lifecyclePolicy"})  # what checks may need beside a resource
+PER_CLUSTER = ("nodegroups", "addons", "accessEntries", "subnets")  # asked for one cluster at a time
 _BATCH = 25  # repositories in one call
 REGIONS = "ec2:DescribeRegions"
 
@@ -182,7 +183,7 @@ class Reader:
         cluster.tags = {k: v for k, v in tags.items() if isinstance(v, str)} if isinstance(tags, dict) else {}
         cluster.wire = kept(found, EksCluster.KEEP)
         cluster.related.update({what: region.beside[what] for what in _OF_ALL if what in region.beside})
-        if not is_unjudged(cluster):
+        if cluster.lives:
             self._beside(cluster, region, counts)
         whole: Json = found
         return whole
@@ -346,14 +347,6 @@ def _document(region: Region, repository: EcrRepository, what: str, operation: s
         return Collected([], [_gap(what, GapReason.BAD_DATA, f"the {what} of {repository.name} is no JSON")])
     region.counts.lists_read += 1
     return Collected([{"document": document}])
-
-
-def is_unjudged(cluster: EksCluster) -> bool:
-    """Whether no check applies to it, so that nothing more is asked of it."""
-    try:
-        return bool(cluster.unjudged)
-    except MissingEvidence:
-        return False
 
 
 def _without_secrets(addon: Json) -> Json:

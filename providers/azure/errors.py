@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from providers.errors import CloudError
 from scanner.model import GapReason
 
 
-class ArmError(Exception):
+class ArmError(CloudError):
     """A request that got no usable answer. `code` is ARM's own, `action` the right that it said is missing."""
 
     def __init__(
         self, reason: GapReason, detail: str, *, status: int | None = None, code: str = "", action: str = ""
     ) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+        super().__init__(reason, detail)
         self.status = status
         self.code = code
         self.action = action

@@ -11,7 +11,7 @@ from providers.azure.errors import ArmError
 from scanner.azure import AksCluster, ArcCluster, AzureSubscription, ContainerRegistry, SecurityConnector
 from scanner.cloud import CloudResource, kept
 from scanner.inventory import Counts
-from scanner.model import Collected, Gap, GapReason, MissingEvidence, utc_now
+from scanner.model import Collected, Gap, GapReason, utc_now
 from scanner.plain import plain
 
 Json = dict[str, Any]
@@ -98,7 +98,9 @@ class Subscription:
     @property
     def gaps(self) -> list[Gap]:
         lists: tuple[Collected[Any], ...] = (self.clusters, self.arc, self.registries, self.connectors)
-        return [*(gap for found in lists for gap in found.gaps), *self.beside]
+        # Clusters tell themselves that nothing is known of them.
+        unread = [r.unread for found in (self.registries, self.connectors) for r in found.items if r.unread]
+        return [*(gap for found in lists for gap in found.gaps), *self.beside, *unread]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,14 +192,14 @@ class Reader:
     def complete(self, resource: AksCluster | ArcCluster, subscription: Subscription, counts: Counts) -> None:
         """Adds what has to be asked for one cluster at a time, where a check will look at it."""
         what = _per_cluster(resource)
-        if what in self.kinds and lives(resource):
+        if what in self.kinds and resource.lives:
             found = self._proven(what, resource.id, subscription, counts)
             resource.related[what] = _projected(what, found)
 
     def give_up(self, resource: AksCluster | ArcCluster, reason: GapReason, detail: str) -> None:
         """In place of `complete`: what that would have added is missing."""
         what = _per_cluster(resource)
-        if what in self.kinds and what not in resource.related and lives(resource):
+        if what in self.kinds and what not in resource.related and resource.lives:
             resource.related[what] = Collected([], [_gap(what, reason, detail)])
 
     def _beside(self, what: str, scope: str, result: Subscription) -> Collected[Json]:
@@ -247,14 +249,6 @@ class _NoneThere(Exception):
     """Azure says that there can be no resource of this type."""
 
 
-def lives(resource: CloudResource) -> bool:
-    """Whether anything is to be judged: clusters that are being created or deleted are only listed."""
-    try:
-        return not resource.unjudged
-    except MissingEvidence:
-        return True
-
-
 def _per_cluster(resource: AksCluster | ArcCluster) -> str:
     return "diagnosticSettings" if isinstance(resource, AksCluster) else "extensions"
 
@@ -300,7 +294,9 @@ def _resources(kind: type[R], found: Collected[Json], account: str) -> Collected
         except ValueError as error:
             gaps.append(_gap(kind.kind, GapReason.BAD_DATA, str(error)))
             continue
-        resources.setdefault(resource.id.lower(), resource)
+        known = resources.setdefault(resource.id.lower(), resource)
+        if known.wire != resource.wire:
+            known.unread = _gap(kind.kind, GapReason.BAD_DATA, "Azure listed it twice, and not alike")
     return Collected(list(resources.values()), gaps)
 
 

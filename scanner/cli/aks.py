@@ -6,55 +6,46 @@ import contextlib
 import dataclasses
 import difflib
 import re
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeGuard
 
-from providers.azure.access import ACTION, Access, api_server
+from providers.azure.access import ACTION, api_server
 from providers.azure.credentials import CLOUDS
 from providers.azure.errors import ArmError, UsageError
-from providers.azure.reader import PER_CLUSTER, Reader, Subscription, gap_of, lives
+from providers.azure.reader import PER_CLUSTER, Reader, Subscription, gap_of
 from providers.azure.session import Session
 from scanner.azure import AksCluster, ArcCluster, AzureSubscription
-from scanner.cli.options import AzureScope, Discovery, Namespaces, Planes, Running
-from scanner.cli.targets import Inside, Look, look_inside
-from scanner.cloud import CloudResource
+from scanner.cli.discovery import Asked, Cloud, Unreadable, minting
+from scanner.cli.options import AzureScope
+from scanner.cli.targets import Look
+from scanner.cloud import CloudResource, scope_id
 from scanner.clusters import server_keys
-from scanner.collect import Estate, Progress, Reading, Task, unread, unread_inventory
-from scanner.config import ConfigError, Settings
-from scanner.inventory import Counts, Inventory
+from scanner.collect import Progress, Reading, Task
+from scanner.config import ConfigError
+from scanner.inventory import Counts
 from scanner.kube import printable
-from scanner.model import Account, Cluster, GapReason, MissingEvidence, PlaneState, utc_now
+from scanner.model import Account, GapReason, MissingEvidence
+from scanner.resources import AnyResource
+
+if TYPE_CHECKING:
+    from providers.kubernetes.credentials import ApiAccess
 
 PROVIDER = "azure"
 CONNECTIONS = 64
-_TAGS = "--tag"
 _HOST = re.compile(r"[\w.-]+")
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class AksTarget:
-    settings: Settings
-    azure: AzureScope
-    discovery: Discovery
-    namespaces: Namespaces
-    running: Running
-
-
 @contextlib.contextmanager
-def aks_tasks(target: AksTarget) -> Iterator[list[Task]]:
+def aks_tasks(scope: AzureScope, asked: Asked) -> Iterator[list[Task]]:
     """The task that finds all others. Raises ConfigError for options that cannot be used."""
-    for tag in target.discovery.tag:
-        if not tag.partition("=")[0].strip():  # no cluster has it, so all would be clean
-            raise ConfigError(f"--tag {tag!r} names no tag: KEY or KEY=VALUE")
+    cloud = Cloud(PROVIDER, AksCluster.kind, PER_CLUSTER, asked)
     try:
         session = Session(
-            CLOUDS[target.azure.cloud],
-            tenant=target.azure.tenant,
-            endpoint=target.azure.arm_endpoint,
-            request_timeout=target.running.request_timeout,
+            CLOUDS[scope.cloud],
+            tenant=scope.tenant,
+            endpoint=scope.arm_endpoint,
+            request_timeout=asked.running.request_timeout,
             connections=CONNECTIONS,
         )
     except UsageError as error:
@@ -64,27 +55,18 @@ def aks_tasks(target: AksTarget) -> Iterator[list[Task]]:
             raise
         raise ConfigError("the Azure SDK is not installed: pip install 'kubeposture[azure]'") from None
     with contextlib.closing(session):
-        yield [_Azure(target, session).task()]
+        yield [_Azure(scope, cloud, session).task()]
 
 
 class _Azure:
-    def __init__(self, target: AksTarget, session: Session) -> None:
-        settings = target.settings
-        self.wanted, self.discovery = target.azure.subscription, target.discovery
-        self.session = session
-        self.kinds = settings.cloud_kinds() | {"managedClusters"}
-        self.control_plane = target.discovery.planes is not Planes.DATA and bool(settings.cloud_kinds())
-        self.reader = Reader(session, settings.cloud_kinds() if self.control_plane else ())
-        self.inside = Inside(settings.kinds(), target.namespaces, target.running, settings.cluster_ids)
-        self.allow_local_account = target.azure.allow_local_account
-        self.unmatched = {*target.discovery.cluster, *([_TAGS] if target.discovery.tag else [])}
-        self.unlisted = 0  # subscriptions whose clusters are not yet known
-        self.lock = threading.Lock()
+    def __init__(self, scope: AzureScope, cloud: Cloud, session: Session) -> None:
+        self.scope, self.cloud, self.session = scope, cloud, session
+        self.reader = Reader(session, cloud.asked)
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
     def task(self) -> Task:
-        return Task("Azure", self._find, self.kinds, PROVIDER, lambda *why: self._unread("azure", "Azure", *why))
+        return Task("Azure", self._find, self.cloud.kinds, PROVIDER, lambda *why: self._unread("azure", "Azure", *why))
 
     def _find(self, progress: Progress) -> Iterator[Reading | Task]:
         progress("subscriptions", 0)
@@ -94,40 +76,28 @@ class _Azure:
             yield self._unread("azure", "Azure", error.reason, error.detail)
             return
         found = self.reader.subscriptions()
-        chosen, missing = _chosen(found.items, self.wanted)
-        if found.gaps and (not self.wanted or missing):
+        chosen, missing = _chosen(found.items, self.scope.subscription)
+        if found.gaps and (not self.scope.subscription or missing):
             gap = found.gaps[0]
             yield self._unread("azure", "Azure", gap.reason, gap.detail, gap.permission)
-        elif not chosen and not self.wanted:
+        elif not chosen and not self.scope.subscription:
             detail = "this identity sees no subscription: give it a role in one, or name its tenant with --tenant"
             yield self._unread("azure", "Azure", GapReason.FORBIDDEN, detail, "Microsoft.Resources/subscriptions/read")
         for name, detail in missing.items():
             yield self._unread(name, name, GapReason.NOT_FOUND, detail)
-        self.unlisted = len(chosen)
         for subscription in chosen:
+            self.cloud.wanted.expect()
             yield self._subscription_task(subscription)
+        yield from self.cloud.listed()
 
     def _unread(self, id: str, name: str, reason: GapReason, detail: str, permission: str = "") -> Reading:
         """A subscription, or all of Azure, of which nothing could be listed."""
-        inventory = unread_inventory(self.kinds, reason, detail, permission)
-        return Reading(Estate(name, inventory, account=self._account(id, name), scope=f"/subscriptions/{id}".lower()))
-
-    def _account(self, id: str, name: str) -> Account:
-        """As long as nothing is known of its clusters."""
-        asked = {True: PlaneState.COMPLETE, False: PlaneState.NOT_ASKED}
-        return Account(
-            id=id,
-            provider=PROVIDER,
-            name=name,
-            refused=True,
-            control_plane=asked[self.control_plane],
-            data_plane=asked[bool(self.inside.kinds)],
-        )
+        account = self.cloud.account(id, name)
+        return self.cloud.unread_account(account, f"/subscriptions/{id}".lower(), reason, detail, permission)
 
     def _subscription_task(self, subscription: AzureSubscription) -> Task:
         id = subscription.name
         name = _text(subscription, "displayName") or id
-        title = f"subscription {printable(name)}"
 
         def read(progress: Progress) -> Iterator[Reading | Task]:
             started = False
@@ -135,162 +105,72 @@ class _Azure:
                 progress("resources", found.counts.read)
                 if not started:
                     yield from self._cluster_tasks(found)
-                    yield from self._unknown_names()
+                    yield from self.cloud.listed()
                     started = True
-            yield account_reading(found, self._account(id, name), self.kinds)
+            yield account_reading(self.cloud, found, self.cloud.account(id, name))
 
-        return Task(title, read, self.kinds, PROVIDER, lambda *why: self._unread(id, name, *why))
+        title = f"subscription {printable(name)}"
+        return Task(title, read, self.cloud.kinds, PROVIDER, lambda *why: self._unread(id, name, *why))
 
     # -- clusters -----------------------------------------------------------------------------------------------------
 
     def _cluster_tasks(self, found: Subscription) -> Iterator[Task]:
-        for cluster in found.clusters.items:
-            if self._asked_for(cluster):
+        wanted = self.cloud.wanted
+        clusters: list[AksCluster | ArcCluster] = [*found.clusters.items, *found.arc.items]
+        for cluster in clusters:
+            if wanted.names_match(cluster.name) and wanted.tags_match(cluster.tags):
                 yield self._cluster_task(cluster, found)
-        for arc in found.arc.items:
-            if self._asked_for(arc):
-                yield self._cluster_task(arc, found)
-
-    def _unknown_names(self) -> Iterator[Reading]:
-        """When the clusters of the last subscription are known: names asked for that none of them has."""
-        with self.lock:
-            self.unlisted -= 1
-            last = not self.unlisted
-        for name in sorted(self.unmatched) if last else ():
-            if name == _TAGS:
-                name, detail = " ".join(self.discovery.tag), "no cluster that this identity sees has these tags"
-            else:
-                detail = f"no cluster that this identity sees is named {name!r}"
-            yield unread(name, PROVIDER, self.inside.kinds or self.kinds, GapReason.NOT_FOUND, detail)
-
-    def _asked_for(self, resource: CloudResource) -> bool:
-        names, name = self.discovery.cluster, resource.name.lower()
-        matching = [pattern for pattern in names if fnmatchcase(name, pattern.lower())]
-        self.unmatched.difference_update(matching)
-        tagged = all(_tagged(resource.tags, wanted) for wanted in self.discovery.tag)
-        if tagged:
-            self.unmatched.discard(_TAGS)
-        return tagged and bool(matching or not names)
 
     def _cluster_task(self, cluster: AksCluster | ArcCluster, found: Subscription) -> Task:
-        kinds = self.kinds if self.control_plane else frozenset()
-
         def read(progress: Progress) -> Iterator[Reading]:
             counts = Counts()
-            if self.control_plane:
+            if self.cloud.control_plane:
                 self.reader.complete(cluster, found, counts)
-            yield cluster_reading(cluster, self._look(cluster, progress), kinds, counts)
+            look = self._look(cluster, progress) if self._has_inside(cluster) else None
+            yield cluster_reading(self.cloud, cluster, look, counts)
 
         def lost(reason: GapReason, detail: str) -> Reading:
-            if self.control_plane:
+            if self.cloud.control_plane:
                 self.reader.give_up(cluster, reason, detail)
-            look = self._unread_inside(cluster, reason, detail) if self._has_inside(cluster) else None
-            return cluster_reading(cluster, look, kinds, Counts())
+            look = self.cloud.unread_look(cluster, reason, detail) if self._has_inside(cluster) else None
+            return cluster_reading(self.cloud, cluster, look, Counts())
 
-        return Task(printable(cluster.name), read, self.inside.kinds, PROVIDER, lost)
+        return Task(printable(cluster.name), read, self.cloud.inside.kinds, PROVIDER, lost)
 
-    def _has_inside(self, cluster: AksCluster | ArcCluster) -> bool:
+    def _has_inside(self, cluster: CloudResource) -> TypeGuard[AksCluster]:
         """Whether there is an inside to be read: asked for, and an AKS cluster that lives."""
-        return bool(self.inside.kinds) and isinstance(cluster, AksCluster) and lives(cluster)
+        return bool(self.cloud.inside.kinds) and isinstance(cluster, AksCluster) and cluster.lives
 
-    def _look(self, cluster: AksCluster | ArcCluster, progress: Progress) -> Look | None:
-        """What runs in it, or the gaps in place of that; None where there is no inside to be read."""
+    def _look(self, cluster: AksCluster, progress: Progress) -> Look:
+        look = self.cloud.look(cluster, lambda: self._access(cluster), progress)
+        # What it says of an Arc connection is not believed: it could claim that of another cluster.
+        return dataclasses.replace(look, keys=[key for key in look.keys if not key.startswith("id:")])
+
+    def _access(self, cluster: AksCluster) -> tuple[ApiAccess, list[str]]:
         from providers.kubernetes.credentials import ApiAccess
-        from providers.kubernetes.errors import ApiError
-        from providers.kubernetes.errors import ConfigError as Unusable
 
-        if not self._has_inside(cluster) or not isinstance(cluster, AksCluster):
-            return None
+        if cluster.text("properties.powerState.code").equals("Stopped"):
+            raise Unreadable(GapReason.UNREACHABLE, "the cluster is stopped")
         keys: list[str] = []
-        permission = ""
         try:
-            if cluster.text("properties.powerState.code").equals("Stopped"):
-                raise ArmError(GapReason.UNREACHABLE, "the cluster is stopped")
             server = api_server(self.session, cluster)
             keys = server_keys(server.url, server.ca)
-            access = server.access(self.session, allow_local_account=self.allow_local_account)
-            api = ApiAccess(server.url, server.ca, _token(access), certificate=access.certificate)
-            # By its id, as the configuration's cluster_ids may mean but one of two clusters of one name.
-            look = look_inside(api, cluster.id.lower(), self.inside, progress)
-            # What it says of an Arc connection is not believed: it could claim that of another cluster.
-            return dataclasses.replace(look, keys=[key for key in look.keys if not key.startswith("id:")])
+            access = server.access(self.session, allow_local_account=self.scope.allow_local_account)
         except ArmError as error:
             gap = gap_of("credentials", error, ACTION)
-            reason, detail, permission = gap.reason, gap.detail, gap.permission
-        except ApiError as error:
-            reason, detail = error.reason, error.detail
-        except Unusable as error:
-            reason, detail = GapReason.NOT_CONFIGURED, str(error)
-        except MissingEvidence as missing:
-            reason, detail = missing.gaps[0].reason, missing.gaps[0].sentence
-        return self._unread_inside(cluster, reason, detail, permission, keys)
-
-    def _unread_inside(
-        self, cluster: CloudResource, reason: GapReason, detail: str, permission: str = "", keys: Iterable[str] = ()
-    ) -> Look:
-        inventory = unread_inventory(self.inside.kinds, reason, detail, permission)
-        scope = self.inside.cluster_ids.get(cluster.id.lower(), "")
-        return Look(inventory, None, None, scope, "config", list(keys), PlaneState.NOT_READ)
+            raise Unreadable(gap.reason, gap.detail, gap.permission, keys) from None
+        token = minting(access.token) if access.token else None
+        return ApiAccess(server.url, server.ca, token, certificate=access.certificate), keys
 
 
-def account_reading(found: Subscription, account: Account, kinds: Iterable[str]) -> Reading:
+def cluster_reading(cloud: Cloud, cluster: AksCluster | ArcCluster, look: Look | None, counts: Counts) -> Reading:
+    return cloud.reading(cluster, look, counts, version=_version(cluster), keys=_addresses(cluster))
+
+
+def account_reading(cloud: Cloud, found: Subscription, account: Account) -> Reading:
     """What is judged of a subscription itself; its clusters come one by one."""
-    account.refused = bool(found.clusters.gaps)
-    account.clusters = len(found.clusters.items)
-    inventory = Inventory(kinds=sorted(kinds), gaps=found.gaps, counts=found.counts)
-    if account.control_plane is not PlaneState.NOT_ASKED:
-        inventory.cloud = [found.resource, *found.registries.items, *found.connectors.items]
-    return Reading(Estate(account.name, inventory, account=account, scope=found.resource.id.lower()))
-
-
-def cluster_reading(
-    cluster: AksCluster | ArcCluster, look: Look | None, kinds: frozenset[str], counts: Counts
-) -> Reading:
-    """A cluster with what runs inside, None if that was not asked for; `kinds` is empty where the control plane was
-    not."""
-    inventory = look.inventory if look else Inventory(kinds=[])
-    inventory.counts.add(counts)
-    row = Cluster(
-        id=cluster.id.lower(),
-        uid=look.uid if look else None,
-        id_source="cloud",
-        cloud_id=cluster.id,
-        provider=PROVIDER,
-        name=cluster.name,
-        account=cluster.account,
-        region=cluster.region,
-        version=_version(cluster) or (look.version if look else None),
-        tags=cluster.tags,
-        data_plane=look.plane if look else PlaneState.NOT_ASKED,
-        observed_at=utc_now(),
-    )
-    if kinds:
-        incomplete = any(found.gaps for found in cluster.related.values())
-        row.control_plane = PlaneState.PARTIAL if incomplete else PlaneState.COMPLETE
-        # The account has told of what was asked once for many clusters.
-        own = [gap for what in PER_CLUSTER if what in cluster.related for gap in cluster.related[what].gaps]
-        inventory.cloud = [cluster]
-        inventory.kinds = sorted({*inventory.kinds, *kinds})
-        inventory.gaps = [*own, *inventory.gaps]
-    keys = [*_addresses(cluster), *(look.keys if look else ())]
-    return Reading(Estate(cluster.name, inventory, row, scope=look.scope if look else "", keys=keys))
-
-
-def _token(access: Access) -> Callable[[], str] | None:
-    """What mints tokens for the API server, with errors that its reader knows."""
-    from providers.kubernetes.errors import ApiError
-
-    mint = access.token
-    if mint is None:
-        return None
-
-    def token() -> str:
-        try:
-            return mint()
-        except ArmError as error:
-            raise ApiError(error.reason, error.detail) from None
-
-    return token
+    judged: list[AnyResource] = [found.resource, *found.registries.items, *found.connectors.items]
+    return cloud.account_reading(account, found, judged, scope_id(found.resource.id))
 
 
 def _chosen(
@@ -313,12 +193,6 @@ def _chosen(
     return list(chosen.values()), missing
 
 
-def _tagged(tags: dict[str, str], wanted: str) -> bool:
-    key, equals, value = wanted.partition("=")
-    have = {k.lower(): v for k, v in tags.items()}  # Azure does not tell the case of a tag's name
-    return key.lower() in have and (not equals or have[key.lower()] == value)
-
-
 def _text(cluster: CloudResource, path: str) -> str:
     try:
         return cluster.text(path).value
@@ -326,9 +200,9 @@ def _text(cluster: CloudResource, path: str) -> str:
         return ""
 
 
-def _version(cluster: CloudResource) -> str | None:
+def _version(cluster: CloudResource) -> str:
     names = ("currentKubernetesVersion", "kubernetesVersion")
-    return next((version for name in names if (version := _text(cluster, f"properties.{name}"))), None)
+    return next((version for name in names if (version := _text(cluster, f"properties.{name}"))), "")
 
 
 def _addresses(cluster: CloudResource) -> list[str]:

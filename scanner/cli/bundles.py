@@ -73,10 +73,11 @@ def collect_aks(
     logging: Logging,
 ) -> None:
     """Collect what Azure says of clusters, and what runs inside them."""
-    from scanner.cli.aks import AksTarget, aks_tasks
+    from scanner.cli.aks import aks_tasks
+    from scanner.cli.discovery import Asked
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "azure")
-    with aks_tasks(AksTarget(settings, azure, discovery, namespaces, running)) as tasks:
+    with aks_tasks(azure, Asked(settings, discovery, namespaces, running)) as tasks:
         _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
 
 
@@ -92,10 +93,11 @@ def collect_eks(
     logging: Logging,
 ) -> None:
     """Collect what AWS says of clusters, and what runs inside them."""
-    from scanner.cli.eks import EksTarget, eks_tasks
+    from scanner.cli.discovery import Asked
+    from scanner.cli.eks import eks_tasks
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "aws")
-    with eks_tasks(EksTarget(settings, aws, discovery, namespaces, running)) as tasks:
+    with eks_tasks(aws, Asked(settings, discovery, namespaces, running)) as tasks:
         _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
 
 

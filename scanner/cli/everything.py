@@ -85,6 +85,7 @@ def _of_cloud(target: AksTarget | EksTarget, provider: str, settings: Settings) 
 
 def _aks(aks: AksTarget, settings: Settings, running: Running, opened: contextlib.ExitStack) -> list[Task]:
     from scanner.cli import aks as azure
+    from scanner.cli.discovery import Asked
 
     chosen = _of_cloud(aks, "azure", settings)
     if not chosen:
@@ -92,17 +93,16 @@ def _aks(aks: AksTarget, settings: Settings, running: Running, opened: contextli
     endpoint = aks.arm_endpoint or os.environ.get(ARM_ENDPOINT)
     scope = AzureScope(list(aks.subscriptions), aks.tenant, AzureCloud(aks.cloud), endpoint, aks.allow_local_account)
     namespaces = Namespaces(list(aks.namespaces), list(aks.exclude_namespaces))
-    target = azure.AksTarget(chosen[0], scope, chosen[1], namespaces, running)
-    return opened.enter_context(azure.aks_tasks(target))
+    return opened.enter_context(azure.aks_tasks(scope, Asked(*chosen, namespaces, running)))
 
 
 def _eks(eks: EksTarget, settings: Settings, running: Running, opened: contextlib.ExitStack) -> list[Task]:
     from scanner.cli import eks as aws
+    from scanner.cli.discovery import Asked
 
     chosen = _of_cloud(eks, "aws", settings)
     if not chosen:
         return []
     scope = AwsScope(eks.aws_profile, list(eks.role_arns), eks.organization, eks.external_id, list(eks.regions))
     namespaces = Namespaces(list(eks.namespaces), list(eks.exclude_namespaces))
-    target = aws.EksTarget(chosen[0], scope, chosen[1], namespaces, running)
-    return opened.enter_context(aws.eks_tasks(target))
+    return opened.enter_context(aws.eks_tasks(scope, Asked(*chosen, namespaces, running)))

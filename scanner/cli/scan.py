@@ -79,11 +79,12 @@ def scan_aks(
     logging: Logging,
 ) -> None:
     """Judge AKS clusters, registries, Arc connections and Defender plans of Azure subscriptions."""
-    from scanner.cli.aks import AksTarget, aks_tasks
+    from scanner.cli.aks import aks_tasks
+    from scanner.cli.discovery import Asked
 
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "azure")
-    with aks_tasks(AksTarget(settings, azure, discovery, namespaces, running)) as tasks:
+    with aks_tasks(azure, Asked(settings, discovery, namespaces, running)) as tasks:
         judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
 
 
@@ -99,11 +100,12 @@ def scan_eks(
     logging: Logging,
 ) -> None:
     """Judge EKS clusters and ECR repositories of AWS accounts."""
-    from scanner.cli.eks import EksTarget, eks_tasks
+    from scanner.cli.discovery import Asked
+    from scanner.cli.eks import eks_tasks
 
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "aws")
-    with eks_tasks(EksTarget(settings, aws, discovery, namespaces, running)) as tasks:
+    with eks_tasks(aws, Asked(settings, discovery, namespaces, running)) as tasks:
         judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
 
 
