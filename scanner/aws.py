@@ -14,6 +14,18 @@ from scanner.model import Gap, GapReason, MissingEvidence
 T = TypeVar("T")
 
 
+# What Microsoft's template calls the role by which Defender for Containers acts on clusters: today, and earlier.
+DEFENDER_ROLES = ("MDCContainersK8sRole", "DefenderForCloud-Containers-K8s")
+PIPELINE_ROLES = ("MDCContainersK8sCloudWatchToKinesisRole", "MDCContainersK8sKinesisToS3Role")  # which it passes on
+DISCOVERY_ROLE = "MDCContainersAgentlessDiscoveryK8sRole"
+TEMPLATE_ROLES = (  # all others of the template for containers
+    *PIPELINE_ROLES,
+    "MDCContainersK8sDataCollectionRole",
+    "MDCContainersImageAssessmentRole",
+    DISCOVERY_ROLE,
+)
+
+
 def stated(setting: Setting[T]) -> Setting[T]:
     """The setting; raises MissingEvidence where AWS did not send it and documents no value for that."""
     if setting.sent is None:
@@ -27,8 +39,10 @@ class EksCluster(CloudResource, kw_only=True, tag="eks"):
 
     nodegroups, fargateProfiles and addons, as their Describe calls give them; accessEntries, each with its `policies`;
     clusterVersions of the region; subnets of the cluster, each with the `routes` that hold for it; subscriptionFilters
-    of its log group; detectors, GuardDuty's of the region; defenderRoles, what Microsoft Defender may do in the
-    account; connectors, Microsoft's for the account; arcClusters, where it is connected to Azure.
+    of its log group, where Defender has a role; detectors, GuardDuty's of the region; defenderRoles, one entry for each
+    name looked for: roleName and exists, of those that do also arn, trustPolicy, policies and boundary; templateRoles,
+    the other roles of Defender, and oidcProviders of the account, where it has one of these; connectors, Microsoft's
+    that Azure lists; arcClusters, where it is connected to Azure.
     """
 
     provider = "aws"

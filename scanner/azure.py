@@ -79,7 +79,7 @@ class AksCluster(CloudResource, kw_only=True, tag="aks"):
 
     def components(self) -> Iterator[AksNodePool]:
         pools = self.parts("properties.agentPoolProfiles")
-        if not pools:  # there is always one of mode System
+        if not pools and not self.text("sku.name").equals("Automatic"):  # there Azure may keep the only pool to itself
             detail = "Azure named no node pool"
             raise MissingEvidence(Gap(what="agentPoolProfiles", reason=GapReason.BAD_DATA, detail=detail))
         for pool in pools:
@@ -185,5 +185,10 @@ class SecurityConnector(CloudResource, kw_only=True, tag="connector"):
     scope_name = "connector"
     KEEP = (
         "properties.environmentName",
+        "properties.hierarchyIdentifier",
+        "properties.environmentData.organizationalData.organizationMembershipType",
+        "properties.environmentData.organizationalData.excludedAccountIds",
+        "properties.environmentData.organizationalData.excludedProjectNumbers",
+        "properties.environmentData.projectDetails.projectId",
         "properties.offerings",
     )

@@ -14,6 +14,15 @@ import msgspec
 from scanner.model import Collected, Evidence, Gap, GapReason, MissingEvidence, Status, Verdict, text
 
 T = TypeVar("T")
+
+# What other readings of the same scan say of a resource, filled in when all are there: by name, with the kinds that
+# Azure is asked for because of it. Agents run inside the cluster, and arcConfig is what those of Azure Arc keep there.
+JOINED: Mapping[str, tuple[str, ...]] = {
+    "agents": (),
+    "arcConfig": (),
+    "arcClusters": ("connectedClusters", "extensions"),
+    "connectors": ("securityConnectors",),
+}
 Json = dict[str, Any]
 _Template = dict[str, Any]
 

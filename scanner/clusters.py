@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from scanner.collect import Estate
 from scanner.inventory import Counts
-from scanner.model import Cluster, PlaneState
+from scanner.model import Cluster, Collected, PlaneState
 
 _SHARED = ("server:", "ca:")  # keys that several clusters may have in common
 
@@ -49,6 +51,11 @@ class Row:
     keys: set[str]
     counts: Counts = field(default_factory=Counts)
     former: set[str] = field(default_factory=set)  # ids under which findings went out before more was known
+    agents: dict[str, Collected[dict[str, Any]]] = field(default_factory=dict)  # clouds' own, found inside
+
+    def take_agents(self, agents: Mapping[str, Collected[dict[str, Any]]]) -> None:
+        """Of two looks the one that could be read."""
+        self.agents |= {n: found for n, found in agents.items() if n not in self.agents or self.agents[n].gaps}
 
 
 class Clusters:
@@ -73,11 +80,13 @@ class Clusters:
                 self._remove(other)
                 _merge(row, other.cluster, other.counts)
                 row.former |= other.former
+                row.take_agents(other.agents)
                 keys |= other.keys
             _merge(row, cluster, estate.inventory.counts)
         else:
             row.counts.add(estate.inventory.counts)
             self.rows.append(row)
+        row.take_agents(estate.agents)
         for key in keys - row.keys:
             self._by_key.setdefault(key, []).append(row)
         row.keys |= keys

@@ -14,12 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from queue import Full, Queue
+from typing import Any
 
 import msgspec
 
 from scanner.inventory import Inventory
 from scanner.kube import Source, printable
-from scanner.model import Account, Cluster, Gap, GapReason, PlaneState, utc_now
+from scanner.model import Account, Cluster, Collected, Gap, GapReason, PlaneState, utc_now
 
 THREADS = "collect"  # name of the threads that read
 log = logging.getLogger("kubeposture")
@@ -30,7 +31,7 @@ class Estate(msgspec.Struct):
 
     It is of a cluster, else of a cloud account, else of a set of files, told apart by `name`. `scope` is the base of
     finding ids where that is not the cluster's own id; `keys` are what another look at the same cluster would have in
-    common with this one, see scanner.clusters.
+    common with this one, see scanner.clusters. `agents` is what was found of clouds' own agents inside, by name.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Estate(msgspec.Struct):
     account: Account | None = None
     scope: str = ""
     keys: list[str] = []
+    agents: dict[str, Collected[dict[str, Any]]] = {}
     observed_at: datetime = msgspec.field(default_factory=utc_now)
 
 

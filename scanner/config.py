@@ -19,6 +19,7 @@ import msgspec
 
 from scanner import quantity
 from scanner.check import SCOPES, Check, Limit, Parameter, Pattern, Ports, type_name
+from scanner.cloud import JOINED
 from scanner.exemptions import Exemption, Resources
 from scanner.kube import WORKLOADS, printable
 from scanner.model import ParameterValue, Severity, text
@@ -200,18 +201,26 @@ class Settings:
     labels: tuple[str, ...] = DEFAULT_LABELS
     cluster_ids: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    beside: frozenset[str] = frozenset()  # kinds that checks of other clouds need
 
     def about(self, *, provider: str | None = None, inside: bool = True) -> bool:
         """Whether any check is selected that `only` would keep."""
-        return any((p.check.provider == provider if p.check.provider else inside) for p in self.plans)
+        return bool(self._kept(provider, inside))
 
     def only(self, *, provider: str | None = None, inside: bool = True) -> Settings:
         """With the checks of what runs inside clusters, of one cloud's resources, or both. Raises ConfigError if none
         of those is selected."""
-        plans = tuple(p for p in self.plans if (p.check.provider == provider if p.check.provider else inside))
+        plans = self._kept(provider, inside)
         if not plans:
             raise ConfigError("no selected check is about this target: loosen --check, --ref, --planes and the like")
         return replace(self, plans=plans)
+
+    def _kept(self, provider: str | None, inside: bool) -> tuple[Plan, ...]:
+        return tuple(p for p in self.plans if (p.check.provider == provider if p.check.provider else inside))
+
+    def asked_of_azure(self) -> frozenset[str]:
+        """What Microsoft's checks of other clouds' clusters have to know of Azure."""
+        return frozenset(kind for plan in self.plans for name in plan.needs for kind in JOINED.get(name, ()))
 
     def kinds(self) -> frozenset[str]:
         """Every plural that the selected checks need inside a cluster, and no other."""
@@ -222,7 +231,13 @@ class Settings:
 
     def cloud_kinds(self) -> frozenset[str]:
         """The same of what a cloud is asked for."""
-        return frozenset(k for plan in self.plans if plan.check.provider for k in (*plan.subjects, *plan.needs))
+        own = {k for plan in self.plans if plan.check.provider for k in (*plan.subjects, *plan.needs)}
+        return frozenset(own - JOINED.keys() | self.beside)
+
+    @property
+    def needs_agents(self) -> bool:
+        """Whether a check of the control plane looks at clouds' own agents inside clusters."""
+        return any({"agents", "arcConfig"} & set(plan.needs) for plan in self.plans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import msgspec
 
 from scanner import image_ref
 from scanner.check import Check, LabelSelector
-from scanner.cloud import CloudPart, CloudResource, scope_id
+from scanner.cloud import JOINED, CloudPart, CloudResource, scope_id
 from scanner.config import Plan, Settings
 from scanner.exemptions import Exemptions
 from scanner.findings import Context, Findings
@@ -278,7 +278,7 @@ class _Run:
 
     def _not_collected(self, plan: Plan) -> list[str]:
         have = set(self.inventory.kinds)
-        return [plural for plural in (*plan.subjects, *plan.needs) if plural not in have]
+        return [plural for plural in (*plan.subjects, *plan.needs) if plural not in have and plural not in JOINED]
 
     def _collected(self, plan: Plan) -> bool:
         return not self._not_collected(plan)

@@ -6,7 +6,6 @@ hashable, so that equal pods are judged once.
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 
 import msgspec
@@ -286,10 +285,13 @@ WORKLOADS = (
     "cronjobs",
 )
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
 
 def printable(text: object, limit: int = 200) -> str:
-    """Text from outside, fit for a message: no control or direction characters, bounded length."""
-    clean = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text))
-    return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+    """Text from outside, fit for a message: what does not show, or changes how other text shows, is escaped.
+
+    So are control, direction, zero-width and tag characters, surrogates, and every space but the plain one.
+    """
+    line = str(text)[: limit + 1]
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+    return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -60,7 +60,8 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """Something that was asked for and not read.
 
     `what` is the plural resource name ("pods") or another short noun; `namespace` is "*" for the whole cluster;
-    `permission` is the right that would close the gap, in the words of the platform that refused.
+    `permission` is the right that would close the gap, in the words of the platform that refused. `by_policy` is an
+    explicit deny in a service control policy: closed on purpose.
     """
 
     what: str
@@ -69,6 +70,7 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     permission: str = ""
     namespace: str = "*"
     time: datetime | None = None
+    by_policy: bool = False
 
     @property
     def sentence(self) -> str:
@@ -252,7 +254,8 @@ class PlaneState(StrEnum):
 class Account(msgspec.Struct, kw_only=True):
     """An Azure subscription, AWS account or Google Cloud project.
 
-    `refused` where its clusters could not be listed in full; `clusters` is how many were listed.
+    `refused` where its clusters could not be listed in full, `closed` where that is a region which a service control
+    policy closes and nobody named; `clusters` is how many were listed.
     """
 
     id: str
@@ -260,6 +263,7 @@ class Account(msgspec.Struct, kw_only=True):
     name: str
     region: str | None = None  # where one region of it is meant
     refused: bool = False
+    closed: bool = False
     clusters: int = 0
     control_plane: PlaneState = PlaneState.NOT_ASKED
     data_plane: PlaneState = PlaneState.NOT_ASKED

@@ -57,7 +57,8 @@ class Tally:
     def total(self, status: Status) -> int:
         return sum(n for key, n in self.counts.items() if key[3] is status)
 
-    def summary(self) -> Summary:
+    def summary(self, *, bounded: bool = True) -> Summary:
+        """`bounded` as score() takes it."""
         by_status: Counter[str] = Counter({s.value: 0 for s in Status})
         by_severity: Counter[str] = Counter({s.value: 0 for s in Severity})
         by_check: dict[str, Counter[str]] = defaultdict(Counter)
@@ -74,20 +75,23 @@ class Tally:
             by_check={k: dict(sorted(v.items())) for k, v in sorted(by_check.items())},
             by_cluster={k: dict(sorted(v.items())) for k, v in sorted(by_cluster.items())},
             exempted=self.exempted,
-            score=self.score(),
+            score=self.score(bounded=bounded),
         )
 
-    def score(self) -> Score:
-        """Weighted share of passes, 0 to 100; `low` and `high` take every unknown and error for a fail or a pass."""
+    def score(self, *, bounded: bool = True) -> Score:
+        """Weighted share of passes, 0 to 100; `low` and `high` take every unknown and error for a fail or a pass.
+
+        `bounded` is whether it is known how much is unknown. It is not where an account or a cluster could not be read,
+        as that may hold any number of subjects: the score of everything may then be anything.
+        """
         passed = self._weight((Status.PASS,))
         failed = self._weight((Status.FAIL,))
         undecided = self._weight((Status.UNKNOWN, Status.ERROR))
         total = passed + failed + undecided
-        return Score(
-            value=_percent(passed, passed + failed),
-            low=_percent(passed, total),
-            high=_percent(passed + undecided, total),
-        )
+        value = _percent(passed, passed + failed)
+        if not bounded:
+            return Score(value, low=0.0, high=100.0)
+        return Score(value, low=_percent(passed, total), high=_percent(passed + undecided, total))
 
     def _weight(self, statuses: Iterable[Status]) -> int:
         return sum(n * WEIGHTS[severity] for (_, _, severity, status), n in self.counts.items() if status in statuses)

@@ -1465,6 +1465,8 @@ def _make_iam(client: Callable[[str], Any], account: Account) -> None:
             for key in ("Path", "RoleName", "Description", "MaxSessionDuration", "Tags")
             if key in item.role
         }
+        if limit := item.role.get("PermissionsBoundary"):
+            given["PermissionsBoundary"] = limit["PermissionsBoundaryArn"]
         iam.create_role(AssumeRolePolicyDocument=json.dumps(item.role["AssumeRolePolicyDocument"]), **given)
         name = item.role["RoleName"]
         for own in item.attached:

@@ -548,6 +548,9 @@ def both(pairs: Any) -> Any:
 
 
 ON, OFF = (True, False), (False, True)
+ARC = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Kubernetes/connectedClusters/x"
+ISSUER = f"arn:aws:iam::{ACCOUNT}:oidc-provider/sts.windows.net/33e01921-4d64-4f8c-a055-5bdaffd5e33d/"
+DEFENDER = ["eks:*", "logs:*", "iam:PassRole", "firehose:*", "sqs:*"]
 CLUSTER = both(
     {
         "status": "ACTIVE",
@@ -597,6 +600,77 @@ LISTS = both(
         ],
         "subnets": ([subnet(LOCAL, NAT)], [subnet(LOCAL, NAT), subnet(LOCAL, to_internet("0.0.0.0/0"))]),
         "detectors": ([detector(E, E, E)], [detector(E, E, D)]),
+        "defenderRoles": [
+            {
+                "roleName": "MDCContainersK8sRole",
+                "exists": True,
+                "arn": f"arn:aws:iam::{ACCOUNT}:role/MDCContainersK8sRole",
+                "trustPolicy": {
+                    "document": {
+                        "Statement": [
+                            {
+                                "Effect": "Allow",
+                                "Principal": {"Federated": ISSUER},
+                                "Action": "sts:AssumeRoleWithWebIdentity",
+                                "Condition": {"StringEquals": {f"{ISSUER.partition('/')[2]}:aud": ["api://x"]}},
+                            }
+                        ]
+                    }
+                },
+                "policies": [
+                    {
+                        "name": "x",
+                        "document": {
+                            "Statement": [
+                                {"Effect": "Allow", "Action": DEFENDER, "Resource": "*"},
+                                {"Effect": "Allow", "Action": ("s3:*", "s3:Get*"), "Resource": ["arn:aws:s3:::*"]},
+                            ]
+                        },
+                    }
+                ],
+                "boundary": [],
+            },
+            {"roleName": "DefenderForCloud-Containers-K8s", "exists": False},
+        ],
+        "arcConfig": [{"id": ARC}],
+        "arcClusters": [
+            {
+                "id": ARC,
+                "name": "x",
+                "properties": {"distribution": "eks", "connectivityStatus": "Connected"},
+                "extensions": [
+                    {
+                        "name": "defender",
+                        "properties": {
+                            "extensionType": "microsoft.azuredefender.kubernetes",
+                            "provisioningState": ("Succeeded", "Failed"),
+                        },
+                    }
+                ],
+            }
+        ],
+        "agents": [{"kind": "DaemonSet", "namespace": "kube-system", "name": "aws-node", "ready": True, "args": []}],
+        "templateRoles": [{"roleName": "MDCContainersK8sKinesisToS3Role", "exists": False}],
+        "oidcProviders": [{"Arn": ISSUER}],
+        "subscriptionFilters": [
+            {"destinationArn": f"arn:aws:firehose:eu-west-1:{ACCOUNT}:deliverystream/azuredefender-x"}
+        ],
+        "connectors": [
+            {
+                "name": "aws",
+                "properties": {
+                    "environmentName": "AWS",
+                    "hierarchyIdentifier": ACCOUNT,
+                    "offerings": [
+                        {
+                            "offeringType": "DefenderForContainersAws",
+                            "kubernetesService": {"cloudRoleArn": f"arn:aws:iam::{ACCOUNT}:role/MDCContainersK8sRole"},
+                            "mdcContainersAgentlessDiscoveryK8s": {"enabled": True},
+                        }
+                    ],
+                },
+            }
+        ],
     }
 )
 REPOSITORY = both(

@@ -254,7 +254,7 @@ def test_a_lasting_fault_is_a_gap_and_all_else_is_judged(serve, fault, reason, p
     assert "internal error" not in gap["detail"]
     assert found.clusters == ["eks-us"]
     assert found.report["coverage"]["clusters"]["expected"] is None
-    assert found.report["coverage"]["accounts"] == {"expected": 1, "read": 0, "refused": 1}
+    assert found.report["coverage"]["regions"] == {"expected": 2, "read": 1, "refused": 1}
     kept = found.statuses.keys() & clean.statuses.keys()
     assert {found.statuses[id] for id in found.statuses.keys() - kept} == {"unknown"}
     assert all(found.statuses[id] == clean.statuses[id] for id in kept)

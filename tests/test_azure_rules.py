@@ -529,7 +529,14 @@ GCP = both(
         "properties": {
             "environmentName": "GCP",
             "hierarchyIdentifier": "480562348923",
-            "environmentData": {"projectDetails": {"projectId": "p"}},
+            "environmentData": {
+                "projectDetails": {"projectId": "p"},
+                "organizationalData": {
+                    "organizationMembershipType": "Organization",
+                    "excludedAccountIds": [],
+                    "excludedProjectNumbers": [],
+                },
+            },
             "offerings": [
                 {
                     "offeringType": "DefenderForContainersGcp",

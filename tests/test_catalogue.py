@@ -28,7 +28,8 @@ from scanner.check import (
     parse_ref,
     type_name,
 )
-from scanner.cli.judge import catalogue
+from scanner.cli.catalogue import catalogue
+from scanner.cloud import JOINED
 from scanner.kube import KINDS, Container
 from scanner.model import PASS, Severity, Verdict
 from scanner.profiles import PROFILES
@@ -141,9 +142,15 @@ MICROSOFT_CLOUD = {
     "azure-arc-defender-extension": (
         "Azure Arc-enabled Kubernetes clusters should have the Defender extension installed",
         "3ef9848c-c2c8-4ff3-8b9c-4c8eb8ddfce6", "8dfab9c4-fe7b-49ad-85e4-1e9be085358f", "high"),
+    "aws-eks-defender-permissions": (
+        "EKS clusters should grant the required AWS permissions to Microsoft Defender for Cloud",
+        "7d3a977e-46f1-419a-9046-4bd44db80aac", "", "high"),
     "aws-connector-defender-containers": (
         "Microsoft Defender for Containers should be enabled on AWS connectors",
         "11d0f4af-6924-4a2e-8b66-781a4553c828", "", "high"),
+    "aws-eks-defender-arc-extension": (
+        "EKS clusters should have Microsoft Defender's extension for Azure Arc installed",
+        "38307993-84fb-4636-8ce7-3a64466bb5cc", "", "high"),
     "gcp-connector-defender-containers": (
         "Microsoft Defender for Containers should be enabled on GCP connectors",
         "d42ac63d-0592-43b2-8bfa-ff9199da595e", "", "high"),
@@ -289,7 +296,7 @@ def test_defaults_can_be_configured_as_they_are_shown(item: Check) -> None:
 @pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda c: c.id)
 def test_names_inside_a_declaration_exist(item: Check) -> None:
     assert set(item.required) | set(item.needs_if) | set(item.passed) <= set(item.parameters)
-    known = {"azure": set(LISTS), "aws": BESIDE, None: set(KINDS)}[item.provider]
+    known = {"azure": {*LISTS}, "aws": {*BESIDE, *JOINED}, None: set(KINDS)}[item.provider]
     assert {*item.needs, *(kind for kinds in item.needs_if.values() for kind in kinds)} <= known
 
 
@@ -299,6 +306,18 @@ def test_list_is_the_same_each_time() -> None:
     listed = msgspec.json.decode(lists.pop())
     assert [entry["id"] for entry in listed] == sorted(EVERY)
     assert {e["id"]: e["on"] for e in listed} == {id: item.on for id, item in EVERY.items()}
+
+
+def test_list_for_people_shows_every_check_within_100_columns() -> None:
+    lines = process("checks", "list").stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert [line.split()[:2] for line in lines if not line.startswith(" ")] == [
+        ["check", "severity"],
+        *([id, item.severity.value] for id, item in sorted(EVERY.items())),
+    ]
+    words = " ".join(" ".join(lines).split())
+    assert all(item.title in words for item in EVERY.values() if len(item.title) < 40)
+    assert words.count("(off)") == sum(not item.on for item in EVERY.values())
 
 
 @pytest.mark.parametrize(
@@ -429,7 +448,7 @@ FOR_CHECKS = {
     f"scanner.{m}"
     for m in (
         *("model", "kube", "cloud", "azure", "aws", "check"),
-        *("cidr", "quantity", "image_ref", "ports"),
+        *("cidr", "quantity", "image_ref", "ports", "iam"),
     )
 }
 FOR_PROVIDERS = {
@@ -488,7 +507,7 @@ def inside(name: str, allowed: set[str]) -> bool:
 
 @pytest.mark.parametrize("path", modules("checks"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_checks_know_no_providers(path: Path) -> None:
-    strangers = {n for n in of_project(imported(path)) if not inside(n, FOR_CHECKS)}
+    strangers = {n for n in of_project(imported(path)) if not inside(n, {*FOR_CHECKS, "checks"})}
     assert not strangers
     assert not {n for n in imported(path) if n.partition(".")[0] in SDKS}
 
@@ -496,7 +515,7 @@ def test_checks_know_no_providers(path: Path) -> None:
 @pytest.mark.parametrize("path", modules("providers"), ids=lambda p: str(p.relative_to(ROOT)))
 def test_providers_know_no_checks_and_no_other_provider(path: Path) -> None:
     own = ".".join(path.relative_to(ROOT).parts[:2])
-    assert not {n for n in of_project(imported(path)) if not inside(n, {*FOR_PROVIDERS, own})}
+    assert not {n for n in of_project(imported(path)) if not inside(n, {*FOR_PROVIDERS, "providers.errors", own})}
 
 
 # The command line wires everything together, and the entry point makes sure that the packages are ours.

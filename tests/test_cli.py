@@ -371,16 +371,37 @@ def test_reader_of_a_pipe_may_stop(folder):
     assert done.stdout.splitlines()[-1] == "0"
 
 
-def test_help_loads_no_kubernetes_client_and_no_cloud_sdk():
+SDKS = {"kubernetes", "boto3", "botocore", "azure.identity", "azure.core", "azure.mgmt", "google", "urllib3", "httpx"}
+HEAVY = {
+    "ssl",
+    "gzip",
+    "concurrent.futures",
+    "providers.files",
+    "scanner.bundle",
+    "scanner.collect",
+    "scanner.cli.judge",
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "unwanted"),
+    [
+        (["--help"], {*SDKS, *HEAVY, "scanner.engine"}),
+        (["scan", "aks", "--help"], {*SDKS, *HEAVY, "scanner.engine"}),
+        (["checks", "list"], {*SDKS, *HEAVY, "rich.console"}),
+        (["checks", "list", "-o", "json"], {*SDKS, *HEAVY, "rich.console"}),
+        (["checks", "show", "k8s-run-as-root"], {*SDKS, *HEAVY, "rich.console"}),
+    ],
+)
+def test_start_loads_only_what_it_needs(args, unwanted):
     code = (
-        "import sys\nsys.argv = ['kubeposture', '--help']\n"
-        "from scanner.__main__ import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
-        "loaded = {m.split('.')[0] for m in sys.modules}\n"
-        "bad = {'kubernetes', 'boto3', 'botocore', 'azure', 'google', 'urllib3'} & loaded\n"
-        "assert not bad, bad"
+        "import sys\nfrom scanner.__main__ import main\n"
+        "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
+        "print('\\n'.join(sys.modules), file=sys.stderr)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code, *args], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout
+    assert unwanted & set(done.stderr.splitlines()) == set()
 
 
 def test_help_shows_defaults(monkeypatch):

@@ -37,9 +37,10 @@ from aws_data import (
     iam_arn,
     public_cluster,
     region_of,
+    repository,
     sample_estate,
 )
-from awsserver import AwsServer, gone, hang, status
+from awsserver import SCP, AwsServer, gone, hang, status
 from botocore.retries.standard import ExponentialBackoff
 from cli import kubeposture
 from support import deployment, secured
@@ -50,9 +51,11 @@ VALID = jsonschema_rs.validator_for(schema.report_schema())
 UID, OTHER_UID = "3f6b7a52-1c1e-4f0b-9d2e-0c1d5a4b7e10", "9d2e7a52-1c1e-4f0b-9d2e-0c1d5a4b7e11"
 PRIVILEGED = "k8s-privileged-container"
 BAD = deployment(secured(privileged=True), name="bad", namespace="a")
-CLUSTERS = "AWS::EKS::Cluster"
+CLUSTERS, REPOSITORIES = "AWS::EKS::Cluster", "AWS::ECR::Repository"
+TOKYO = "ap-northeast-1"
 CLOSED = "https://127.0.0.1:9"
 CONTROL = ("--planes", "control")
+ABOUT_REGIONS = (*CONTROL, "-c", "aws-eks-endpoint-public-open", "-c", "aws-ecr-tag-immutability")
 ROLE = iam_arn(DEV, f"role/{AUDIT_ROLE}")
 ROOT = Path(__file__).parent.parent
 
@@ -388,10 +391,42 @@ def test_a_region_that_is_refused_is_a_gap(serve):
     found = scan(*CONTROL)
     assert (found.code, found.rows.keys()) == (3, {"seoul"})
     assert found.report["coverage"]["clusters"]["expected"] is None
-    assert found.report["coverage"]["accounts"]["refused"] == 1
+    assert found.report["coverage"]["accounts"] == {"expected": 1, "read": 1, "refused": 0}
+    assert found.report["coverage"]["regions"] == {"expected": 2, "read": 1, "refused": 1}
     [gap] = [g for g in found.gaps if g["what"] == CLUSTERS]
-    assert (gap["account"], gap["permission"]) == (PROD, "eks:ListClusters")
-    assert VIRGINIA in json.dumps(gap)
+    assert (gap["provider"], gap["account"], gap["region"]) == ("aws", PROD, VIRGINIA)
+    assert (gap["cluster_id"], gap["permission"]) == (None, "eks:ListClusters")
+    unlisted = {f["region"] for f in found.report["findings"] if not f["cluster"] and f["status"] == "unknown"}
+    assert unlisted == {VIRGINIA}
+    score = found.report["summary"]["score"]
+    assert (score["low"], score["high"]) == (0, 100)
+
+
+def test_regions_that_a_policy_closes_are_one_gap_and_nobodys_fault(serve):
+    tokyo, virginia = (region_of(PROD, name, eks(name, region=name)) for name in (TOKYO, VIRGINIA))
+    aws = serve(estate=Estate.of(account(eks("seoul"), tokyo=tokyo, virginia=virginia)))
+    for region in (TOKYO, VIRGINIA):
+        aws.deny("*", region=region, because=SCP)
+    found = scan(*ABOUT_REGIONS)
+    assert (found.code, found.rows.keys()) == (0, {"seoul"})
+    [gap] = found.gaps
+    assert (gap["what"], gap["by_policy"], gap["account"]) == ("regions", True, PROD)
+    assert gap["detail"] == f"closed by a service control policy: {TOKYO}, {VIRGINIA}"
+    assert not [f for f in found.findings.values() if f["status"] == "unknown"]
+    assert found.report["coverage"]["clusters"]["expected"] is None
+
+    named = scan(*ABOUT_REGIONS, "--region", SEOUL, "--region", VIRGINIA)
+    assert (named.code, {g["what"] for g in named.gaps}) == (3, {CLUSTERS, REPOSITORIES})
+
+
+def test_a_region_is_not_closed_where_a_policy_denies_only_a_part(serve):
+    virginia = region_of(PROD, VIRGINIA, eks("virginia", region=VIRGINIA))
+    virginia.add_repository(repository("shop", region=VIRGINIA))
+    aws = serve(estate=Estate.of(account(eks("seoul"), virginia=virginia)))
+    aws.deny("eks:*", region=VIRGINIA, because=SCP)
+    found = scan(*ABOUT_REGIONS)
+    assert (found.code, {g["what"] for g in found.gaps}) == (3, {CLUSTERS})
+    assert "shop" in {f["resource"]["name"] for f in found.findings.values()}
 
 
 def two_regions():
@@ -403,7 +438,7 @@ def test_one_region_is_read_where_one_is_asked_for(serve):
     aws.deny("ec2:DescribeRegions")
     found = scan(*CONTROL, "--region", VIRGINIA, "--region", VIRGINIA)
     assert (found.code, found.gaps, list(found.rows)) == (0, [], ["virginia"])
-    assert SEOUL not in {r.region for r in aws.requests if r.service != "sts"}
+    assert SEOUL not in {r.region for r in aws.requests if r.service not in ("sts", "iam")}
 
 
 # -- accounts

@@ -9,14 +9,17 @@ import pytest
 from apiserver import ApiServer, tls
 from aws_data import (
     DEV,
+    K8S_ROLE,
     PROD,
     SEOUL,
     Account,
     Estate,
+    allow,
     bad_nodegroup,
     bad_repository,
     detector,
     digits,
+    document,
     eks,
     iam_arn,
     inspector_status,
@@ -56,6 +59,14 @@ RESTS_ON = {
     "ecr:GetLifecyclePolicy": "lifecyclePolicy",
     "ecr:BatchGetRepositoryScanningConfiguration": "scanning",
     "inspector2:BatchGetAccountStatus": "inspector",
+    "iam:GetRole": "defenderRoles templateRoles",
+    "iam:ListAttachedRolePolicies": "defenderRoles",
+    "iam:GetPolicy": "defenderRoles",
+    "iam:GetPolicyVersion": "defenderRoles",
+    "iam:ListRolePolicies": "defenderRoles",
+    "iam:GetRolePolicy": "defenderRoles",
+    "iam:ListOpenIDConnectProviders": "oidcProviders",
+    "logs:DescribeSubscriptionFilters": "subscriptionFilters",
 }
 # Where AWS refuses whoever may not see all, so that an empty list is the truth.
 MAY_BE_EMPTY = (
@@ -66,6 +77,10 @@ MAY_BE_EMPTY = (
     "eks:ListAssociatedAccessPolicies",
     "guardduty:ListDetectors",
     "ecr:DescribeRepositories",
+    "iam:ListAttachedRolePolicies",
+    "iam:ListRolePolicies",
+    "iam:ListOpenIDConnectProviders",
+    "logs:DescribeSubscriptionFilters",
 )
 LISTS = (
     *MAY_BE_EMPTY,
@@ -111,7 +126,13 @@ def account(id, name, cluster, *, good):
         off = ("EKS_AUDIT_LOGS", "EKS_ADDON_MANAGEMENT")
         region.detectors = {digits(id, "detector", length=32): detector(id, off=off)}
         region.inspector = inspector_status(id, off=("ecr",))
-    return Account(id, name, regions={SEOUL: region}, assumable={"audit": ""})
+    found = Account(id, name, regions={SEOUL: region}, assumable={"audit": ""})
+    found.onboard()
+    for extra in found.roles.values():
+        extra.inline["more"] = document(allow("eks:CreateAccessEntry"))
+    if not good:
+        found.roles[K8S_ROLE].attached = [iam_arn(id, "policy/SecurityCenterCloudWatchToKinesis")]
+    return found
 
 
 @pytest.fixture

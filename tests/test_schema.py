@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from cli import kubeposture
 
-from scanner.cli.judge import catalogue
+from scanner.cli.catalogue import catalogue
 from scanner.report import schema
 from scanner.report.to_json import Report
 

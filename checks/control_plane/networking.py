@@ -32,6 +32,7 @@ def aks_network_policy(c: AksCluster) -> Verdict:
 
 
 _VPC_CNI = "vpc-cni"
+_ENGINES = ("calico-node", "cilium")
 
 
 @check(
@@ -41,23 +42,33 @@ _VPC_CNI = "vpc-cni"
     fix="Run `aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --resolve-conflicts PRESERVE "
     '--configuration-values \'{"enableNetworkPolicy": "true"}\'`, with the values that are set already.',
     refs=("cis-eks-1.8.0:5.4.4", "prowler:eks_cluster_vpc_cni_network_policy_enforced"),
-    needs=("addons",),
+    needs=("addons", "agents"),
 )
 def eks_network_policy(c: EksCluster) -> Verdict:
     """EKS clusters should have a network policy engine
 
     Without an engine NetworkPolicy objects are accepted and do nothing: every pod reaches every other. The VPC CNI
-    add-on brings one that is off by default. Auto Mode and network plugins of your own are set up inside the cluster.
+    add-on brings one that is off by default. Plugins that are no add-on, and Calico or Cilium beside one, are seen
+    where the inside of the cluster is read; what Auto Mode does is set up in a ConfigMap that is not.
     """
+    message = "nothing enforces network policies"
+    addon = next((a for a in c.named("addons", "addonName") if a.text("addonName").equals(_VPC_CNI)), None)
+    inside = c.related.get("agents")
+    agents = c.listed("agents") if inside and not inside.gaps else []
+    engine = next((a for a in agents if a.text("name").equals(*_ENGINES) and a.flag("ready").value), None)
+    if engine:
+        return expect(True, message, engine.text("name"), engine.flag("ready"))
     if c.flag("computeConfig.enabled").value:
         where = "ConfigMap kube-system/amazon-vpc-cni"
         raise _elsewhere(where, "EKS Auto Mode sets network policy up inside the cluster")
-    addon = next((a for a in c.named("addons", "addonName") if a.text("addonName").equals(_VPC_CNI)), None)
-    if addon is None:
-        raise _elsewhere(f"addons[{_VPC_CNI}]", "the network plugin is no EKS add-on but set up inside the cluster")
-    enabled = _enforced(addon)
-    on = enabled.value is True or enabled.equals("true")
-    return expect(on, "nothing enforces network policies", enabled)
+    if addon:
+        enabled = _enforced(addon)
+        return expect(enabled.value is True or enabled.equals("true"), message, enabled)
+    plugin = next((a for a in c.listed("agents") if a.text("name").equals("aws-node")), None)
+    if plugin is None:
+        raise _elsewhere(f"addons[{_VPC_CNI}]", "the network plugin is none whose engine is known")
+    arguments = plugin.words("args")
+    return expect("--enable-network-policy=true" in arguments.value, message, arguments)
 
 
 def _enforced(addon: Facts) -> Setting[bool] | Setting[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from scanner.aws import EcrRepository, stated
+from scanner.aws import EcrRepository
 from scanner.azure import ContainerRegistry
 from scanner.check import ACCESS, check
 from scanner.cloud import Facts, expect
-from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict
+from scanner.iam import denies, malformed, statements
+from scanner.model import Evidence, Gap, MissingEvidence, Severity, Verdict
 
 _POLICIES = "properties.policies"
 ContentPolicy = Literal["quarantinePolicy", "trustPolicy", "retentionPolicy"]
@@ -145,7 +145,7 @@ def ecr_public_policy(r: EcrRepository) -> Verdict:
     limited: list[Evidence] = []
     public: list[Evidence] = []
     gaps: list[Gap] = []
-    for statement in (statement for policy in policies for statement in _statements(policy)):
+    for statement in (statement for policy in policies for statement in statements(policy)):
         try:
             if _allows_everyone(statement):
                 condition = statement.part("Condition")
@@ -158,30 +158,12 @@ def ecr_public_policy(r: EcrRepository) -> Verdict:
     return expect(not public, "every AWS account may do what the policy allows", *evidence)
 
 
-def _malformed(where: str, what: str) -> MissingEvidence:
-    return MissingEvidence(Gap(what=where, reason=GapReason.BAD_DATA, detail=f"{where} is not {what}"))
-
-
-def _statements(policy: Facts) -> Iterator[Facts]:
-    """IAM takes one statement in place of a list of one."""
-    document = policy.part("document")
-    statements = document.get("Statement")
-    if isinstance(statements, dict):
-        return iter([document.part("Statement")])
-    if not statements:
-        raise _malformed(f"{document.path}.Statement", "a list of statements")
-    return iter(document.parts("Statement", "Sid"))
-
-
 _PRINCIPALS = {"AWS", "CanonicalUser", "Federated", "Service", "*"}
 
 
 def _allows_everyone(statement: Facts) -> bool:
     """Whether it allows all principals, or all but some; raises MissingEvidence where it is no valid statement."""
-    effect = stated(statement.text("Effect"))
-    if not effect.equals("Allow", "Deny"):
-        raise _malformed(effect.path, "Allow or Deny")
-    if effect.equals("Deny"):
+    if denies(statement):
         return False
     if statement.get("NotPrincipal") is not None:
         return True
@@ -189,13 +171,13 @@ def _allows_everyone(statement: Facts) -> bool:
     if principal == "*":
         return True
     if not isinstance(principal, dict) or not principal or not set(principal) <= _PRINCIPALS:
-        raise _malformed(f"{statement.path}.Principal", "a principal")
+        raise malformed(f"{statement.path}.Principal", "a principal")
     groups = [value if isinstance(value, list) else [value] for value in principal.values()]
     names = [name for group in groups for name in group]
     if "*" in names:
         return True
     if not names or not all(isinstance(name, str) for name in names):
-        raise _malformed(f"{statement.path}.Principal", "a principal")
+        raise malformed(f"{statement.path}.Principal", "a principal")
     return False
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from providers.aws import iam
 from providers.aws.errors import AwsError
 from providers.aws.session import AwsAccount
-from scanner.aws import AwsRegion, EcrRepository, EksCluster
+from scanner.aws import DEFENDER_ROLES, TEMPLATE_ROLES, AwsRegion, EcrRepository, EksCluster
 from scanner.cloud import kept
 from scanner.inventory import Counts
 from scanner.model import Collected, Gap, GapReason, utc_now
@@ -31,10 +33,21 @@ _KEEP: Mapping[str, tuple[str, ...]] = {
     "subnets": ("SubnetId", "MapPublicIpOnLaunch", "routes"),
     "scanning": ("repositoryName", "scanOnPush", "scanFrequency"),
     "inspector": ("accountId", "state", "resourceState"),
+    "defenderRoles": ("roleName", "exists", "arn", "trustPolicy", "policies", "boundary"),
+    "templateRoles": ("roleName", "exists", "arn"),
+    "oidcProviders": ("Arn",),
+    "subscriptionFilters": ("filterName", "destinationArn"),
 }
-_OF_ALL = ("clusterVersions", "detectors")  # what holds for each cluster of a region
+_OF_ACCOUNT = ("defenderRoles", "templateRoles", "oidcProviders")
+_OF_ALL = ("clusterVersions", "detectors", *_OF_ACCOUNT)  # what holds for each cluster of a region
 BESIDE = frozenset({*_KEEP, "policy", "lifecyclePolicy"})  # what checks may need beside a resource
-PER_CLUSTER = ("nodegroups", "addons", "accessEntries", "subnets")  # asked for one cluster at a time
+PER_CLUSTER = (
+    "nodegroups",
+    "addons",
+    "accessEntries",
+    "subnets",
+    "subscriptionFilters",
+)  # asked for one cluster at a time
 _BATCH = 25  # repositories in one call
 REGIONS = "ec2:DescribeRegions"
 
@@ -52,6 +65,12 @@ class Region:
     counts: Counts = field(default_factory=Counts)
 
     @property
+    def closed(self) -> bool:
+        """Whether a service control policy denies whatever was asked."""
+        seen = self.clusters.items or self.repositories.items
+        return not seen and bool(self.gaps) and all(gap.by_policy for gap in self.gaps)
+
+    @property
     def gaps(self) -> list[Gap]:
         own = [gap for repository in self.repositories.items for c in repository.related.values() for gap in c.gaps]
         beside = [gap for found in self.beside.values() for gap in found.gaps]
@@ -59,10 +78,15 @@ class Region:
 
 
 class Reader:
-    """Reads regions of accounts for many threads. `kinds` are the lists that the checks need."""
+    """Reads regions of accounts for many threads. `kinds` are the lists that the checks need, `defender_roles` the
+    names that the role of Microsoft Defender may have."""
 
-    def __init__(self, kinds: Iterable[str]) -> None:
+    def __init__(self, kinds: Iterable[str], *, defender_roles: Iterable[str] = DEFENDER_ROLES) -> None:
         self.kinds = frozenset(kinds)
+        self.defender_roles = tuple(dict.fromkeys(defender_roles))
+        self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}  # by account
+        self._defender: dict[str, dict[str, Collected[Json]]] = {}
 
     # -- accounts and regions -----------------------------------------------------------------------------------------
 
@@ -83,6 +107,8 @@ class Reader:
             for what, read in (("clusterVersions", self._versions), ("detectors", self._detectors)):
                 if what in self.kinds:
                     region.beside[what] = _projected(what, read(region))
+            if "defenderRoles" in self.kinds:
+                region.beside |= self._of_account(region)
         yield region
         if REPOSITORIES in self.kinds:
             region.repositories = self._repositories(region)
@@ -161,6 +187,34 @@ class Reader:
             related={"inspector": region.beside["inspector"]},
         )
 
+    # -- Microsoft Defender -------------------------------------------------------------------------------------------
+
+    def _of_account(self, region: Region) -> dict[str, Collected[Json]]:
+        """Asked once for all regions of an account: who comes first asks, the others wait."""
+        account = region.account
+        with self._lock:
+            turn = self._turns.setdefault(account.id, threading.Lock())
+        with turn:
+            if account.id not in self._defender:
+                found = self._roles(account, region.counts)
+                self._defender[account.id] = {what: _projected(what, each) for what, each in found.items()}
+            return self._defender[account.id]
+
+    def _roles(self, account: AwsAccount, counts: Counts) -> dict[str, Collected[Json]]:
+        """The more is asked only where Defender has a role: most accounts cost one call for each name."""
+
+        def roles(what: str, names: Iterable[str], read: Callable[[AwsAccount, str], Json]) -> Collected[Json]:
+            return _each(counts, what, Collected(list(names)), lambda name: read(account, name))
+
+        found = {"defenderRoles": roles("defenderRoles", self.defender_roles, iam.role)}
+        if _has_role(found):
+            found["templateRoles"] = roles("templateRoles", TEMPLATE_ROLES, iam.existence)
+            found["oidcProviders"] = _list(
+                counts, "oidcProviders", account.pages, "iam", account.home, "ListOpenIDConnectProviders",
+                "OpenIDConnectProviderList",
+            )  # fmt: skip
+        return found
+
     # -- one cluster --------------------------------------------------------------------------------------------------
 
     def complete(self, cluster: EksCluster, region: Region, counts: Counts) -> Json:
@@ -195,6 +249,8 @@ class Reader:
             "accessEntries": self._access_entries,
             "subnets": self._subnets,
         }
+        if _has_role(region.beside):
+            readers["subscriptionFilters"] = self._subscription_filters
         for what, read in readers.items():
             if what in self.kinds:
                 cluster.related[what] = _projected(what, read(cluster, region, counts))
@@ -248,6 +304,23 @@ class Reader:
             return {"principalArn": arn, "policies": [policy for page in pages for policy in page]}
 
         return _each(counts, "accessEntries", arns, described)
+
+    def _subscription_filters(self, cluster: EksCluster, region: Region, counts: Counts) -> Collected[Json]:
+        """Without a log group, which EKS makes with the first log, there are none."""
+        account, place = region.account, region.name
+        counts.lists_asked += 1
+        filters: list[Json] = []
+        try:
+            for page in account.pages(
+                "logs", place, "DescribeSubscriptionFilters", "subscriptionFilters",
+                logGroupName=f"/aws/eks/{cluster.name}/cluster",
+            ):  # fmt: skip
+                filters += page
+        except AwsError as error:
+            if error.code != "ResourceNotFoundException":
+                return Collected([], [gap_of("subscriptionFilters", error)])
+        counts.lists_read += 1
+        return Collected(filters)
 
     def _subnets(self, cluster: EksCluster, region: Region, counts: Counts) -> Collected[Json]:
         """Those of the node groups, each with the routes that hold for it."""
@@ -349,6 +422,10 @@ def _document(region: Region, repository: EcrRepository, what: str, operation: s
     return Collected([{"document": document}])
 
 
+def _has_role(beside: dict[str, Collected[Json]]) -> bool:
+    return "defenderRoles" in beside and any(role["exists"] for role in beside["defenderRoles"].items)
+
+
 def _without_secrets(addon: Json) -> Json:
     """An add-on with the one value of its configuration that is judged: others may be anything."""
     text = addon.get("configurationValues")
@@ -420,7 +497,14 @@ def _each(counts: Counts, what: str, names: Collected[str], read: Callable[[str]
 
 def gap_of(what: str, error: AwsError) -> Gap:
     """The gap that a failed call leaves, with the right that would close it."""
-    return Gap(what=what, reason=error.reason, detail=plain(error.detail), permission=error.action, time=utc_now())
+    return Gap(
+        what=what,
+        reason=error.reason,
+        detail=plain(error.detail),
+        permission=error.action,
+        time=utc_now(),
+        by_policy=error.by_policy,
+    )
 
 
 def _gap(what: str, reason: GapReason, detail: str) -> Gap:

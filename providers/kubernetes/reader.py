@@ -112,26 +112,6 @@ def facts(connection: Connection) -> ClusterFacts:
     return ClusterFacts(meta.uid if meta else None, version.git_version if version else None)
 
 
-class _ArcData(msgspec.Struct, frozen=True, rename="upper"):
-    azure_subscription_id: str = ""
-    azure_resource_group: str = ""
-    azure_resource_name: str = ""
-
-
-class _ArcConfig(wire.Wire, frozen=True):
-    data: _ArcData | None = None
-
-
-def arc_id(connection: Connection) -> str | None:
-    """The Azure resource id under which the cluster is connected to Azure Arc, as its agents write it down inside."""
-    found = _optional(connection, "/api/v1/namespaces/azure-arc/configmaps/azure-clusterconfig", JSON, _ArcConfig)
-    data = found.data if found else None
-    if not data or not (data.azure_subscription_id and data.azure_resource_group and data.azure_resource_name):
-        return None
-    group = f"/subscriptions/{data.azure_subscription_id}/resourceGroups/{data.azure_resource_group}"
-    return f"{group}/providers/Microsoft.Kubernetes/connectedClusters/{data.azure_resource_name}"
-
-
 def _optional(connection: Connection, path: str, accept: str, kind: type[T]) -> T | None:
     try:
         return decode(connection.get(path, accept=accept), kind)

@@ -1,4 +1,7 @@
-"""The command line. One module per group; options.py declares the shared options, targets.py wires the providers."""
+"""The command line. One module per group; options.py declares the shared options, targets.py wires the providers.
+
+What reads and judges is imported when a command runs, so that --help and `checks` stay quick.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,8 @@ from typing import NoReturn
 import typer
 
 from scanner import __version__
-from scanner.bundle import BundleError
 from scanner.cli import bundles, catalogue, demo, scan
-from scanner.cli.judge import EXIT_INTERRUPTED
-from scanner.collect import THREADS
+from scanner.cli.options import EXIT_INTERRUPTED
 from scanner.config import ConfigError
 from scanner.destination import OutputError, PipeClosed, drop_stdout
 
@@ -63,7 +64,7 @@ def run() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a stopped job reports what it has, as with Ctrl-C
     try:
         typer.main.get_command(app)()  # app() would put an exception hook of its own in place
-    except (ConfigError, BundleError, OutputError) as error:
+    except (ConfigError, OutputError) as error:
         _say(str(error))
         _leave(2)
     except PipeClosed:
@@ -80,11 +81,17 @@ def run() -> None:
 
 def _leave(code: str | int | None) -> NoReturn:
     """Exit now: a thread that is still waiting for some server would hold up an ordinary exit until its time-out."""
-    if isinstance(code, int) and any(t.name.startswith(THREADS) for t in threading.enumerate()):
+    if isinstance(code, int) and threading.active_count() > 1 and _still_reading():
         for stream in filter(None, (sys.stdout, sys.stderr)):  # None where they were closed from the start
             stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _still_reading() -> bool:
+    from scanner.collect import THREADS
+
+    return any(thread.name.startswith(THREADS) for thread in threading.enumerate())
 
 
 def _internal_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> NoReturn:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanner import collect as collecting
-from scanner.cli import logs
-from scanner.cli.judge import EXIT, Scan, settings_from
 from scanner.cli.options import (
     AwsScope,
     AzureScope,
@@ -24,10 +21,11 @@ from scanner.cli.options import (
     Running,
     takes_options,
 )
-from scanner.cli.progress import progress
 from scanner.cli.scan import CLOUD_CONCURRENCY, DefaultNamespace, Paths, judge_tasks, on_planes
-from scanner.collect import Task
 from scanner.config import ConfigError
+
+if TYPE_CHECKING:
+    from scanner.collect import Task
 
 collect = typer.Typer(help="Read without judging, into a bundle for `evaluate`.", no_args_is_help=True)
 
@@ -54,10 +52,12 @@ def collect_kubeconfig(
     logging: Logging,
 ) -> None:
     """Collect live clusters. Options that select checks decide which kinds are read."""
+    from scanner.cli.judge import settings_from
     from scanner.cli.targets import Inside, kubeconfig_tasks
 
     settings = settings_from(judging)[0].only()
-    tasks = kubeconfig_tasks(contexts, Inside(settings.kinds(), namespaces, running, settings.cluster_ids))
+    inside = Inside(settings.kinds(), namespaces, running, settings.cluster_ids, agents=True)  # beside a cloud's bundle
+    tasks = kubeconfig_tasks(contexts, inside)
     _write(tasks, output, logging, running.concurrency or 4)
 
 
@@ -75,6 +75,7 @@ def collect_aks(
     """Collect what Azure says of clusters, and what runs inside them."""
     from scanner.cli.aks import aks_tasks
     from scanner.cli.discovery import Asked
+    from scanner.cli.judge import settings_from
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "azure")
     with aks_tasks(azure, Asked(settings, discovery, namespaces, running)) as tasks:
@@ -95,6 +96,7 @@ def collect_eks(
     """Collect what AWS says of clusters, and what runs inside them."""
     from scanner.cli.discovery import Asked
     from scanner.cli.eks import eks_tasks
+    from scanner.cli.judge import settings_from
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "aws")
     with eks_tasks(aws, Asked(settings, discovery, namespaces, running)) as tasks:
@@ -103,6 +105,10 @@ def collect_eks(
 
 def _write(tasks: Sequence[Task], output: Path, logging: Logging, concurrency: int = 1) -> None:
     from scanner import bundle
+    from scanner import collect as collecting
+    from scanner.cli import logs
+    from scanner.cli.judge import EXIT
+    from scanner.cli.progress import progress
 
     logs.set_up(logging.verbose, logging.log_format)
     read = gaps = estates = 0
@@ -130,6 +136,7 @@ def evaluate(
     logging: Logging,
 ) -> None:
     """Judge bundles: the same report as from the scan itself."""
+    from scanner.cli.judge import Scan, settings_from
     from scanner.cli.targets import bundle_tasks
 
     for path in bundles:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
+import checks
 from scanner.check import Check, type_name
-from scanner.cli.judge import catalogue
 from scanner.config import ConfigError, nearest, shown
+from scanner.model import Severity
 
 app = typer.Typer(help="The catalogue of checks.", no_args_is_help=True)
 
@@ -24,26 +28,39 @@ class Format(StrEnum):
 Output = Annotated[Format, typer.Option("-o", "--output", help="table or json.", show_default=False)]
 
 
+def catalogue() -> dict[str, Check]:
+    """Every check by id, with the one that is always on."""
+    from scanner.engine import INVALID_OBJECT  # here, as --help does without the engine
+
+    return dict(sorted({**checks.load(), INVALID_OBJECT.id: INVALID_OBJECT}.items()))
+
+
 @app.command("list")
 def list_checks(output: Output = Format.TABLE) -> None:
     """Every check with its severity and title."""
-    checks = catalogue().values()
+    every = list(catalogue().values())
     if output is Format.JSON:
-        _print_json([entry(check) for check in checks])
-        return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+        _print_json([entry(check) for check in every])
+    else:
+        typer.echo("\n".join(_lines(every, _width())))
 
-    width = min(100, Console().width) if Console().is_terminal else 100
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("check", no_wrap=True)
-    table.add_column("severity", no_wrap=True)
-    table.add_column("title")
-    for check in checks:
-        title = check.title if check.on else f"{check.title} (off)"
-        table.add_row(Text(check.id), Text(check.severity.value), Text(title))
-    Console(width=width, highlight=False).print(table)
+
+def _width() -> int:
+    return min(100, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 100
+
+
+def _lines(every: Sequence[Check], width: int) -> Iterable[str]:
+    """A table of three columns, the last one wrapped. Laid out by hand: rich takes longer than all checks."""
+    id_width, severity_width = max(len(check.id) for check in every), max(len(severity) for severity in Severity)
+    indent = id_width + severity_width + 4
+    for id, severity, title in (("check", "severity", "title"), *map(_row, every)):
+        wrapped = textwrap.wrap(title, max(width - indent, 20), break_on_hyphens=False)
+        yield f"{id:<{id_width}}  {severity:<{severity_width}}  {wrapped[0]}"
+        yield from (" " * indent + line for line in wrapped[1:])
+
+
+def _row(check: Check) -> tuple[str, str, str]:
+    return check.id, check.severity.value, check.title if check.on else f"{check.title} (off)"
 
 
 @app.command("show")
@@ -51,13 +68,13 @@ def show_check(
     id: Annotated[str, typer.Argument(help="Id of the check.", show_default=False)], output: Output = Format.TABLE
 ) -> None:
     """One check: why it matters, how to fix it, its parameters and references."""
-    checks = catalogue()
-    if id not in checks:
-        raise ConfigError(f"no check is named {id!r}{nearest(id, checks)}")
+    every = catalogue()
+    if id not in every:
+        raise ConfigError(f"no check is named {id!r}{nearest(id, every)}")
     if output is Format.JSON:
-        _print_json(entry(checks[id]))
+        _print_json(entry(every[id]))
     else:
-        typer.echo("\n".join(page(checks[id])))
+        typer.echo("\n".join(page(every[id])))
 
 
 def _print_json(value: object) -> None:
@@ -118,7 +135,5 @@ def _when(check: Check) -> str:
 
 def _wrapped(paragraph: str, indent: str = "") -> list[str]:
     """Lines that break between words only: names with hyphens stay whole."""
-    import textwrap
-
     text = " ".join(paragraph.split())
     return textwrap.wrap(text, 96, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)

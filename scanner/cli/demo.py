@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from scanner.cli.judge import Scan, settings_from
 from scanner.cli.options import Judging, Logging, Reporting, takes_options
 from scanner.cli.scan import judge_tasks
 
@@ -12,6 +11,7 @@ from scanner.cli.scan import judge_tasks
 @takes_options
 def demo(judging: Judging, reporting: Reporting, logging: Logging) -> None:
     """Judge the sample estate: good and bad workloads of every kind. Reads no cluster and no network."""
+    from scanner.cli.judge import Scan, settings_from
     from scanner.cli.sample import demo_task
 
     # The sample has a gap on purpose, to show what one looks like: that is no failure of the demo.

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec.structs import replace
+
 from scanner.cli.options import Discovery, Namespaces, Planes, Running
 from scanner.cli.targets import Inside, Look, look_inside
 from scanner.cloud import CloudResource, scope_id
@@ -113,7 +115,11 @@ class Cloud:
         self.kinds = kinds | {clusters}
         self.control_plane = asked.discovery.planes is not Planes.DATA and bool(kinds)
         self.asked = kinds if self.control_plane else frozenset()
-        self.inside = Inside(settings.kinds(), asked.namespaces, asked.running, settings.cluster_ids)
+        inside = settings.kinds()
+        agents = settings.needs_agents and asked.discovery.planes is not Planes.CONTROL
+        if agents:
+            inside |= {"namespaces"}
+        self.inside = Inside(inside, asked.namespaces, asked.running, settings.cluster_ids, agents)
 
     # -- accounts -----------------------------------------------------------------------------------------------------
 
@@ -208,7 +214,25 @@ class Cloud:
             inventory.cloud = [cluster]
             inventory.kinds = sorted({*inventory.kinds, *self.kinds})
         every = list(dict.fromkeys([*keys, *(look.keys if look else ())]))
-        return Reading(Estate(cluster.name, inventory, row, scope=look.scope if look else "", keys=every))
+        return Reading(
+            Estate(
+                cluster.name,
+                inventory,
+                row,
+                scope=look.scope if look else "",
+                keys=every,
+                agents=look.agents if look else {},
+            )
+        )
+
+
+def advise(look: Look, reasons: Collection[GapReason], hint: str) -> None:
+    """Where nobody was let in, or nobody answered: say in each gap what to do about it."""
+    if hint and look.plane is PlaneState.NOT_READ:
+        look.inventory.gaps = [
+            replace(gap, detail=f"{gap.detail}; {hint}") if gap.reason in reasons else gap
+            for gap in look.inventory.gaps
+        ]
 
 
 def minting(mint: Callable[[], str]) -> Callable[[], str]:

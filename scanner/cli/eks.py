@@ -7,22 +7,19 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from msgspec.structs import replace
-
 from providers.aws.access import api_access
 from providers.aws.errors import AwsError, UsageError
 from providers.aws.reader import CLUSTERS, PER_CLUSTER, Reader, Region, gap_of
 from providers.aws.session import AwsAccount, assumed, session
-from scanner.aws import EksCluster
-from scanner.cli.discovery import Asked, Cloud, Unreadable, minting
+from scanner.aws import DEFENDER_ROLES, EksCluster
+from scanner.cli.discovery import Asked, Cloud, Unreadable, advise, minting
 from scanner.cli.options import AwsScope
-from scanner.cli.targets import Look
 from scanner.clusters import server_keys
 from scanner.collect import Progress, Reading, Task
 from scanner.config import ConfigError
 from scanner.inventory import Counts
 from scanner.kube import printable
-from scanner.model import Gap, GapReason, PlaneState, utc_now
+from scanner.model import Gap, GapReason, utc_now
 from scanner.resources import AnyResource
 
 if TYPE_CHECKING:
@@ -48,7 +45,9 @@ def eks_tasks(scope: AwsScope, asked: Asked) -> Iterator[list[Task]]:
         if (error.name or "").partition(".")[0] not in ("boto3", "botocore"):
             raise
         raise ConfigError("the AWS SDK is not installed: pip install 'kubeposture[aws]'") from None
-    aws = _Aws(scope, cloud, base)
+    wanted = [p.values.get("role_names", DEFENDER_ROLES) for p in asked.settings.plans if "defenderRoles" in p.needs]
+    roles = dict.fromkeys(name for names in wanted for name in names)
+    aws = _Aws(scope, cloud, Reader(cloud.asked, defender_roles=roles), base)
     with contextlib.closing(aws):
         yield [aws.task()]
 
@@ -71,9 +70,8 @@ def _check(scope: AwsScope) -> None:
 
 
 class _Aws:
-    def __init__(self, scope: AwsScope, cloud: Cloud, base: Any) -> None:
-        self.scope, self.cloud, self.base = scope, cloud, base
-        self.reader = Reader(cloud.asked)
+    def __init__(self, scope: AwsScope, cloud: Cloud, reader: Reader, base: Any) -> None:
+        self.scope, self.cloud, self.reader, self.base = scope, cloud, reader, base
         # Whether a cluster has to be described; one may also be listed only for the report's sake.
         self.described = CLUSTERS in cloud.asked or bool(cloud.inside.kinds or cloud.wanted.tags)
         self.accounts: list[AwsAccount] = []
@@ -180,6 +178,7 @@ class _Aws:
 
     def _region_reading(self, region: Region) -> Reading:
         account = self.cloud.account(region.account.id, region.account.id, region.name)
+        account.closed = region.closed and region.name not in self.scope.region
         judged: list[AnyResource] = [*region.repositories.items, *([region.resource] if region.resource else [])]
         return self.cloud.account_reading(account, region, judged, f"aws:{region.account.id}:{region.name}")
 
@@ -195,7 +194,8 @@ class _Aws:
                 look = None
                 if cloud.inside.kinds and cluster.lives:
                     look = cloud.look(cluster, lambda: self._access(cluster, region, description), progress)
-                    _name_entry(look, cluster, region)
+                    if not cluster.unread:
+                        advise(look, (GapReason.FORBIDDEN,), _entry(cluster, region))
                 yield cloud.reading(cluster, look, counts, version=_version(cluster), keys=_keys(region, description))
             if cloud.wanted.tags:
                 yield from cloud.listed()
@@ -238,20 +238,13 @@ def _organization(own: AwsAccount) -> tuple[list[str], AwsError | None]:
     return found, None
 
 
-def _name_entry(seen: Look, cluster: EksCluster, region: Region) -> None:
-    """Where the API server lets nobody in: what would have to be created for that."""
-    gaps = seen.inventory.gaps
-    if seen.plane is not PlaneState.NOT_READ or not any(gap.reason is GapReason.FORBIDDEN for gap in gaps):
-        return
+def _entry(cluster: EksCluster, region: Region) -> str:
+    """What would have to be created where the API server lets nobody in."""
     who, config = region.account.principal, cluster.wire.get("accessConfig")
     if isinstance(config, dict) and config.get("authenticationMode") == "CONFIG_MAP":
-        needed = f"map {who} in the ConfigMap kube-system/aws-auth"
-    else:
-        place = f"--cluster-name {printable(cluster.name)} --region {region.name}"
-        needed = f"aws eks create-access-entry {place} --principal-arn {who}, with a policy or group that may read"
-    seen.inventory.gaps = [
-        replace(gap, detail=f"{gap.detail}; {needed}") if gap.reason is GapReason.FORBIDDEN else gap for gap in gaps
-    ]
+        return f"map {who} in the ConfigMap kube-system/aws-auth"
+    place = f"--cluster-name {printable(cluster.name)} --region {region.name}"
+    return f"aws eks create-access-entry {place} --principal-arn {who}, with a policy or group that may read"
 
 
 def _keys(region: Region, description: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from scanner.cli.options import (
@@ -71,16 +72,21 @@ def _existing(path: str) -> Path:
 
 def _inside(wanted: KubeconfigTarget, settings: Settings, running: Running) -> Inside:
     namespaces = Namespaces(list(wanted.namespaces), list(wanted.exclude_namespaces))
-    return Inside(settings.kinds(), namespaces, running, settings.cluster_ids)
+    return Inside(settings.kinds(), namespaces, running, settings.cluster_ids, settings.needs_agents)
 
 
 def _of_cloud(target: AksTarget | EksTarget, provider: str, settings: Settings) -> tuple[Settings, Discovery] | None:
     """What is judged of a cloud and of which clusters; None where no selected check is about that."""
     planes = Planes(target.planes)
     outside = None if planes is Planes.DATA else provider
-    if not settings.about(provider=outside, inside=planes is not Planes.CONTROL):
+    beside = settings.asked_of_azure() if outside == "azure" else frozenset()
+    if settings.about(provider=outside, inside=planes is not Planes.CONTROL):
+        chosen = on_planes(settings, planes, provider)
+    elif beside:
+        chosen = replace(settings, plans=())
+    else:
         return None
-    return on_planes(settings, planes, provider), Discovery(list(target.clusters), list(target.tags), planes)
+    return replace(chosen, beside=beside), Discovery(list(target.clusters), list(target.tags), planes)
 
 
 def _aks(aks: AksTarget, settings: Settings, running: Running, opened: contextlib.ExitStack) -> list[Task]:

@@ -6,25 +6,28 @@ import contextlib
 import dataclasses
 import gc
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
-import checks
+import msgspec
+
 from scanner import collect, resources
 from scanner import config as configuration
-from scanner.check import Check
-from scanner.cli.options import Judging, Reporting
+from scanner.cli.catalogue import catalogue
+from scanner.cli.options import EXIT_INTERRUPTED, Judging, Reporting
 from scanner.cli.progress import progress
-from scanner.cloud import CloudResource
+from scanner.cloud import JOINED, CloudResource
 from scanner.clusters import Clusters, Row
 from scanner.collect import Estate, Reading, Task
 from scanner.config import Config, ConfigError, Plan, Selection, Settings, nearest
 from scanner.destination import PipeClosed, drop_stdout
-from scanner.engine import INVALID_OBJECT, LISTED, UNCONFIGURED, evaluate
+from scanner.engine import LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
 from scanner.findings import Context, shown
-from scanner.inventory import Counts
+from scanner.inventory import Counts, Inventory
+from scanner.joined import Joined
 from scanner.kube import KINDS
 from scanner.model import (
     WORST_FIRST,
@@ -38,19 +41,13 @@ from scanner.model import (
     Status,
     utc_now,
 )
-from scanner.report import AccountCoverage, Ending, ScanInfo, outputs
+from scanner.report import Ending, ScanInfo, coverage, outputs
 from scanner.summary import Tally
 
 NOT_ASKED = PlaneState.NOT_ASKED
-EXIT_INTERRUPTED = 130  # as shells report SIGINT
 _CLEAN = (Status.PASS, Status.NOT_APPLICABLE)
 # Several reasons may hold at once: the exit code is the first one's.
 EXIT = {"nothing_read": 4, "gate_failed": 1, "incomplete": 3}
-
-
-def catalogue() -> dict[str, Check]:
-    """Every check by id, with the one that is always on."""
-    return dict(sorted({**checks.load(), INVALID_OBJECT.id: INVALID_OBJECT}.items()))
 
 
 def settings_from(judging: Judging) -> tuple[Settings, Config]:
@@ -91,15 +88,20 @@ class Scan:
         self.gaps: list[tuple[Cluster | Account | None, Gap]] = []
         self.counts = Counts()
         self.warnings: list[str] = []
-        self.scopes: set[str] = set()
+        self.scopes: set[tuple[str, str]] = set()
         self.answers: dict[str, tuple[Status, Severity, bool]] = {}  # by finding id; the last: counted, not exempted
         self.pending: list[Task] = []
-        self.unread: list[tuple[Row, Reading]] = []  # whose inside another reading may still show
+        self.waiting: list[_Waiting] = []  # insides of clusters of which other readings may know more
+        self.mixed = False  # whether one cluster may be reached in several ways
+        self.joined = Joined()
+        self.late: list[tuple[Row, Reading, tuple[Plan, ...]]] = []  # whose checks need what other readings say
         self.judging: Cluster | None = None
         self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
 
     def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
         """The exit code. Interrupted, it reports what is complete and names what was not read."""
+        ways = {task.provider for task in tasks} - {"files"}
+        self.mixed = len(ways) > 1 or (ways == {"bundle"} and len(tasks) > 1)
         with _collector_off(), outputs.opened(self.specs, color=not self.reporting.no_color) as self.outputs:
             try:
                 # The progress ends before a report is printed: it would wipe out lines of it.
@@ -109,7 +111,7 @@ class Scan:
                 ):
                     for reading in readings:
                         self._judge(reading)
-                self._judge_unread()
+                self._judge_waiting()
             except KeyboardInterrupt:
                 self._give_up()
                 self._finish()
@@ -127,53 +129,83 @@ class Scan:
             reading = task.unread(GapReason.TIMEOUT, "interrupted")
             if not (reading.estate.cluster and reading.estate.cluster.id in read):
                 self._judge(reading)
-        self._judge_unread()
+        self._judge_waiting()
 
     def _judge(self, reading: Reading) -> None:
-        """The control plane at once; the data plane too, unless all that is known of it is that it was not read."""
+        """At once, but for what other readings may know more of."""
         estate = reading.estate
         cluster, account, gaps = estate.cluster, estate.account, estate.inventory.gaps
-        self.counts.add(estate.inventory.counts)
+        self.joined.take(estate)
         if account:
             known = self.accounts.setdefault((account.id, account.region), account)
             known.refused = known.refused and account.refused  # refused by one look and read by another is read
+            known.closed = known.closed and account.closed
+            if account.closed:
+                return  # told for all regions of the account together, at the end
+        self.counts.add(estate.inventory.counts)
         if not cluster:
             self.gaps += [(account, gap) for gap in gaps]
-            self._evaluate(reading, estate.scope or f"files:{estate.name}", None)
+            self._evaluate(reading, estate.scope or f"files:{estate.name}", None, self._plans(estate), "account")
             return
         row, again = self.clusters.join(estate, cluster)
         if again:
             self.warnings.append(f"{estate.name} is a cluster that another target shows too: it is reported once")
         self.gaps += [(row.cluster, gap) for gap in gaps if gap.what not in KINDS]
-        self._evaluate(reading, row.cluster.id, row, control_plane=True)
-        if cluster.data_plane is PlaneState.NOT_READ:
-            self.unread.append((row, reading))
-        elif cluster.data_plane is not PlaneState.NOT_ASKED:
-            self._judge_inside(row, reading)
+        self._judge_outside(row, reading)
+        if cluster.data_plane is not NOT_ASKED:
+            named = row.cluster.uid and row.cluster.cloud_id
+            if cluster.data_plane is PlaneState.NOT_READ or (self.mixed and not named):
+                self.waiting.append(_Waiting(row, cluster.data_plane, zlib.compress(msgspec.msgpack.encode(estate), 1)))
+            else:
+                self._judge_inside(row, reading)
+
+    def _judge_outside(self, row: Row, reading: Reading) -> None:
+        """What its cloud says of the cluster."""
+        estate = reading.estate
+        plans = [
+            plan for kind in {type(item) for item in estate.inventory.cloud} for plan in self.plans_of.get(kind, ())
+        ]
+        late = tuple(plan for plan in plans if JOINED.keys() & set(plan.needs))
+        at_once = tuple(plan for plan in plans if not JOINED.keys() & set(plan.needs))
+        self._evaluate(reading, row.cluster.id, row, at_once, "outside")
+        if late:
+            inventory = Inventory(kinds=estate.inventory.kinds, cloud=estate.inventory.cloud)
+            alone = Estate(estate.name, inventory, estate.cluster, observed_at=estate.observed_at)
+            self.late.append((row, Reading(alone), late))
 
     def _judge_inside(self, row: Row, reading: Reading) -> None:
         estate = reading.estate
         self.gaps += [(row.cluster, gap) for gap in estate.inventory.gaps if gap.what in KINDS]
-        self._evaluate(reading, row.cluster.uid or estate.scope or row.cluster.id, row, control_plane=False)
+        scope = row.cluster.uid or estate.scope or row.cluster.id
+        self._evaluate(reading, scope, row, self.plans_of.get(None, ()), "inside")
 
-    def _judge_unread(self) -> None:
-        """What no reading has shown of a cluster's inside is unknown."""
-        while self.unread:
-            joined, reading = self.unread.pop(0)
-            row = self.clusters.row_of(joined)
-            if row.cluster.data_plane is PlaneState.NOT_READ:
-                self._judge_inside(row, reading)
+    def _judge_waiting(self) -> None:
+        """When all that is known of each cluster is together. What no reading has shown of its inside is unknown."""
+        for waiting in sorted(self.waiting, key=lambda waiting: _FULLEST.index(waiting.plane)):
+            row, estate = self.clusters.row_of(waiting.row), waiting.estate()
+            if waiting.plane is not PlaneState.NOT_READ or row.cluster.data_plane is PlaneState.NOT_READ:
+                self._judge_inside(row, Reading(estate))
             else:
-                self.counts.lists_asked -= reading.estate.inventory.counts.lists_unread
+                self.counts.lists_asked -= estate.inventory.counts.lists_unread
+        self.waiting.clear()
+        self.joined.finish(self.clusters.rows)
+        for joined, reading, plans in self.late:
+            row = self.clusters.row_of(joined)
+            for resource in reading.estate.inventory.cloud:
+                beside = self.joined.beside(resource, row)
+                resource.related = {**resource.related, **beside}
+                # Azure's are told by its accounts.
+                self.gaps += [(row.cluster, gap) for name in row.agents for gap in beside[name].gaps]
+            self._evaluate(reading, row.cluster.id, row, plans, "late")
+        self.late.clear()
 
-    def _evaluate(self, reading: Reading, scope_id: str, row: Row | None, control_plane: bool | None = None) -> None:
+    def _evaluate(self, reading: Reading, scope_id: str, row: Row | None, plans: tuple[Plan, ...], part: str) -> None:
         estate = reading.estate
         cluster, account = row.cluster if row else None, estate.account
-        plans = self._plans(estate, control_plane)
         if not plans:
             return
-        again = scope_id in self.scopes
-        self.scopes.add(scope_id)
+        again = (scope_id, part) in self.scopes
+        self.scopes.add((scope_id, part))
         context = Context(
             scan_id=self.id,
             scope_id=scope_id,
@@ -182,7 +214,7 @@ class Scan:
             observed_at=estate.observed_at,
             cluster=cluster.ref if cluster else None,
             account=cluster.account if cluster else account.id if account else None,
-            region=cluster.region if cluster else None,
+            region=cluster.region if cluster else account.region if account else None,
             tags=cluster.tags if cluster else {},
             locate=reading.locate,
             unlisted=resources.clusters_of(account.provider) if account and not cluster else (),
@@ -198,14 +230,10 @@ class Scan:
         gc.collect()
         gc.freeze()
 
-    def _plans(self, estate: Estate, control_plane: bool | None) -> tuple[Plan, ...]:
-        """The checks that are about the inside of a cluster, what its cloud says of it, an account, or files. A plane
-        that was not asked for leaves nothing unknown."""
-        if control_plane:
-            kinds = {type(item) for item in estate.inventory.cloud}
-            return tuple(plan for kind in kinds for plan in self.plans_of.get(kind, ()))
+    def _plans(self, estate: Estate) -> tuple[Plan, ...]:
+        """The checks that are about files, or an account. A plane that was not asked for leaves nothing unknown."""
         account = estate.account
-        if control_plane is not None or not account:
+        if not account:
             return self.plans_of.get(None, ())
         # Clusters come one by one; an account answers for those that could not be listed.
         inside = self.plans_of.get(None, ()) if account.refused and account.data_plane is not NOT_ASKED else ()
@@ -249,7 +277,20 @@ class Scan:
         if finding.reason == UNCONFIGURED:
             self.tally.ungated[finding.severity] += 1
 
+    def _closed(self) -> Iterator[tuple[Account, Gap]]:
+        """Of each account one gap for its regions that are closed on purpose."""
+        by_id: dict[str, list[Account]] = {}
+        for account in self.accounts.values():
+            if account.closed:
+                by_id.setdefault(account.id, []).append(account)
+        for id, rows in by_id.items():
+            regions = sorted(row.region or "" for row in rows)
+            detail = f"closed by a service control policy: {', '.join(regions)}"
+            gap = Gap(what="regions", reason=GapReason.FORBIDDEN, detail=detail, by_policy=True, time=utc_now())
+            yield Account(id=id, provider=rows[0].provider, name=id, refused=True), gap
+
     def _finish(self) -> int:
+        self.gaps += self._closed()
         former = {old: row.cluster.ref for row in self.clusters.rows for old in row.former}
         self.tally.rename({old: ref.id for old, ref in former.items()})
         reasons = self._exit_reasons()
@@ -261,17 +302,18 @@ class Scan:
         rows = sorted(self.clusters.rows, key=lambda row: (row.cluster.name, row.cluster.id))
         for row in rows:
             row.cluster.tags = shown(row.cluster.tags, self.settings.labels)
-        accounts = {account.id for account in self.accounts.values()}
-        refused = len({account.id for account in self.accounts.values() if account.refused})
+        accounts, regions = coverage(self.accounts.values())
+        unseen = accounts.refused or regions.refused or any(_unseen(row.cluster) for row in rows)
         ending = Ending(
             scan=info,
             clusters=[row.cluster for row in rows],
             gaps=self.gaps,
             counts=self.counts,
             cluster_counts={id(row.cluster): row.counts for row in rows},
-            accounts=AccountCoverage(len(accounts), len(accounts) - refused, refused),
+            accounts=accounts,
+            regions=regions,
             former=former,
-            summary=self.tally.summary(),
+            summary=self.tally.summary(bounded=not unseen),
             exit_code=code,
             gate=self._gate(),
         )
@@ -328,13 +370,14 @@ class Scan:
         return f"gate failed: {over:,} of severity {gate} or worse (--fail-on {gate}, exit code 1)"
 
     def _incomplete(self) -> bool:
-        return bool(self.gaps or self.counts.invalid or self.counts.files_failed or self.tally.total(Status.ERROR)
+        unread = any(not gap.by_policy for _, gap in self.gaps)
+        return bool(unread or self.counts.invalid or self.counts.files_failed or self.tally.total(Status.ERROR)
                     or self.tally.total(Status.UNKNOWN))  # fmt: skip
 
     def _tolerated(self) -> bool:
         if self.reporting.allow_incomplete:
             return True
-        if self.min_coverage is None or any(account.refused for account in self.accounts.values()):
+        if self.min_coverage is None or any(a.refused and not a.closed for a in self.accounts.values()):
             return False  # nobody knows what share of all clusters was seen
         # Each gap and each object that was not understood counts as one list or document that was not read.
         read, unread = self.counts.lists_read, self.counts.lists_asked - self.counts.lists_read
@@ -344,6 +387,22 @@ class Scan:
             f"coverage: {covered:.0f}% of lists and documents were read, {self.min_coverage:g}% asked for"
         )
         return covered >= self.min_coverage
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Waiting:
+    """The inside of a cluster, packed: of large clusters many may wait."""
+
+    row: Row
+    plane: PlaneState
+    packed: bytes
+
+    def estate(self) -> Estate:
+        return msgspec.msgpack.decode(zlib.decompress(self.packed), type=Estate)
+
+
+# A second look at a cluster adds what the first one did not show.
+_FULLEST = (PlaneState.COMPLETE, PlaneState.PARTIAL, PlaneState.NOT_READ)
 
 
 def _by_resource(plans: Iterable[Plan]) -> dict[type[CloudResource] | None, tuple[Plan, ...]]:
@@ -357,6 +416,11 @@ def _by_resource(plans: Iterable[Plan]) -> dict[type[CloudResource] | None, tupl
 
 def _unread(cluster: Cluster) -> bool:
     return {cluster.control_plane, cluster.data_plane} <= {PlaneState.NOT_READ, PlaneState.NOT_ASKED}
+
+
+def _unseen(cluster: Cluster) -> bool:
+    """Whether there may be any number of things inside that nobody has counted."""
+    return PlaneState.NOT_READ in (cluster.data_plane, cluster.state)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,8 @@ import typer
 
 from scanner.model import Severity
 
+EXIT_INTERRUPTED = 130  # as shells report SIGINT
+
 
 class LogFormat(StrEnum):
     TEXT = "text"

@@ -1,14 +1,12 @@
-"""kubeposture scan: read and judge. Providers are imported when a command runs, so that --help stays quick."""
+"""kubeposture scan: read and judge. What does that is imported when a command runs, so that --help stays quick."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scanner.cli import logs
-from scanner.cli.judge import Scan, settings_from
 from scanner.cli.options import (
     AwsScope,
     AzureScope,
@@ -22,8 +20,11 @@ from scanner.cli.options import (
     Running,
     takes_options,
 )
-from scanner.collect import Task
-from scanner.config import Settings
+
+if TYPE_CHECKING:
+    from scanner.cli.judge import Scan
+    from scanner.collect import Task
+    from scanner.config import Settings
 
 CLOUD_CONCURRENCY = 16
 
@@ -42,6 +43,7 @@ def scan_manifests(
     paths: Paths, judging: Judging, reporting: Reporting, logging: Logging, namespace: DefaultNamespace = None
 ) -> None:
     """Judge manifests: YAML or JSON files, directories, `kubectl get -o json` dumps."""
+    from scanner.cli.judge import Scan, settings_from
     from scanner.cli.targets import manifest_task
 
     settings, config = settings_from(judging)
@@ -59,6 +61,7 @@ def scan_kubeconfig(
     logging: Logging,
 ) -> None:
     """Judge live clusters of a kubeconfig, or the one that this runs in."""
+    from scanner.cli.judge import Scan, settings_from
     from scanner.cli.targets import Inside, kubeconfig_tasks
 
     settings, config = settings_from(judging)
@@ -81,6 +84,7 @@ def scan_aks(
     """Judge AKS clusters, registries, Arc connections and Defender plans of Azure subscriptions."""
     from scanner.cli.aks import aks_tasks
     from scanner.cli.discovery import Asked
+    from scanner.cli.judge import Scan, settings_from
 
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "azure")
@@ -102,6 +106,7 @@ def scan_eks(
     """Judge EKS clusters and ECR repositories of AWS accounts."""
     from scanner.cli.discovery import Asked
     from scanner.cli.eks import eks_tasks
+    from scanner.cli.judge import Scan, settings_from
 
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "aws")
@@ -114,6 +119,7 @@ def scan_eks(
 def scan_all(judging: Judging, reporting: Reporting, running: Running, logging: Logging) -> None:
     """Judge every target of the configuration file, into one report."""
     from scanner.cli.everything import all_tasks
+    from scanner.cli.judge import Scan, settings_from
 
     settings, config = settings_from(judging)
     with all_tasks(config, settings, running) as tasks:
@@ -127,5 +133,7 @@ def on_planes(settings: Settings, planes: Planes, provider: str) -> Settings:
 
 def judge_tasks(tasks: Sequence[Task], scan: Scan, logging: Logging, concurrency: int = 1) -> None:
     """Run the tasks, judge what they read, report, and exit."""
+    from scanner.cli import logs
+
     logs.set_up(logging.verbose, logging.log_format)
     raise typer.Exit(scan.run(tasks, concurrency, quiet=logging.quiet))

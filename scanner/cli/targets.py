@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from providers.files import manifests
 from scanner import bundle
@@ -17,11 +17,14 @@ from scanner.collect import Estate, Progress, Reading, Task, unread
 from scanner.config import ConfigError
 from scanner.inventory import Inventory
 from scanner.kube import KINDS
-from scanner.model import Cluster, GapReason, PlaneState, utc_now
+from scanner.model import Cluster, Collected, GapReason, PlaneState, utc_now
 
 if TYPE_CHECKING:
+    from providers.kubernetes.connection import Connection
     from providers.kubernetes.credentials import ApiAccess
     from providers.kubernetes.kubeconfig import Context
+
+Json = dict[str, Any]
 
 
 def manifest_task(paths: list[str], namespace: str | None) -> Task:
@@ -52,12 +55,13 @@ def _bundle_task(path: Path, kinds: frozenset[str]) -> Task:
 
 @dataclass(frozen=True)
 class Inside:
-    """What is read inside a cluster, and how."""
+    """What is read inside a cluster, and how; `agents` where a check of the control plane looks at those of clouds."""
 
     kinds: frozenset[str]
     namespaces: Namespaces
     running: Running
     cluster_ids: Mapping[str, str]
+    agents: bool = False
 
     def __post_init__(self) -> None:
         for name in self.namespaces.namespace:
@@ -76,6 +80,7 @@ class Look:
     source: str
     keys: list[str]
     plane: PlaneState
+    agents: dict[str, Collected[Json]] = field(default_factory=dict)
 
 
 def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress: Progress) -> Look:
@@ -90,15 +95,33 @@ def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress
         facts = reader.facts(server)
         scope = reader.Scope(inside.kinds, wanted.namespace, wanted.exclude_namespace, fallback)
         inventory = reader.read(server, scope, facts.version, progress)
-        arc = reader.arc_id(server) if "azure-arc" in inventory.namespace_labels else None
-    keys = [*server_keys(server.server, server.ca), *([f"id:{arc.lower()}"] if arc else [])]
+        found = _agents(server, inventory, inside)
+    arc = found["arcConfig"].items if "arcConfig" in found else []
+    keys = [*server_keys(server.server, server.ca), *(f"id:{item['id'].lower()}" for item in arc)]
     if facts.uid:
         id, source = facts.uid, "kube_system_uid"
     elif name in inside.cluster_ids:
         id, source = inside.cluster_ids[name], "config"
     else:
         id, source = f"api_server:{server.identity()}", "api_server"
-    return Look(inventory, facts.uid, facts.version, id, source, keys, _plane(inventory))
+    return Look(inventory, facts.uid, facts.version, id, source, keys, _plane(inventory), found)
+
+
+def _agents(server: Connection, inventory: Inventory, inside: Inside) -> dict[str, Collected[Json]]:
+    from providers.kubernetes import agents
+
+    if not inventory.counts.lists_read:
+        return {}  # it lets nobody in, or is not there
+    wanted = inside.namespaces
+    chosen = wanted.namespace or wanted.exclude_namespace or inventory.gaps_of(("namespaces",))
+    namespaces = None if chosen else inventory.namespace_labels
+    found: dict[str, Collected[Json]] = {}
+    if inside.agents or agents.ARC in inventory.namespace_labels:
+        absent = namespaces is not None and agents.ARC not in namespaces
+        found["arcConfig"] = Collected() if absent else agents.arc(server)
+    if inside.agents:
+        found["agents"] = agents.running(server, namespaces)
+    return found
 
 
 def kubeconfig_tasks(wanted: Contexts, inside: Inside) -> list[Task]:
@@ -134,7 +157,9 @@ def _context_task(context: Context, inside: Inside) -> Task:
             data_plane=look.plane,
             observed_at=utc_now(),
         )
-        yield Reading(Estate(context.name, look.inventory, cluster, scope=look.scope, keys=look.keys))
+        yield Reading(
+            Estate(context.name, look.inventory, cluster, scope=look.scope, keys=look.keys, agents=look.agents)
+        )
 
     return Task(context.name, read, inside.kinds, "kubernetes")
 

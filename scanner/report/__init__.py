@@ -5,7 +5,8 @@ Each takes findings one by one, then what is known at the end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -27,10 +28,34 @@ class ScanInfo(msgspec.Struct):
     warnings: list[str]
 
 
-class AccountCoverage(msgspec.Struct):
+class Coverage(msgspec.Struct):
+    """Of accounts, or of their regions: `refused` are those whose clusters could not be listed in full."""
+
     expected: int
     read: int
     refused: int
+
+
+def coverage(accounts: Iterable[Account]) -> tuple[Coverage, Coverage]:
+    """Of accounts, and of the regions that are rows of their own.
+
+    An account is refused where its own row or every region is: of one that is read in some regions the rest is told by
+    the regions.
+    """
+    regions: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    whole: dict[tuple[str, str], bool] = {}
+    for row in accounts:
+        account = (row.provider, row.id)
+        if row.region is None:
+            whole[account] = row.refused
+        else:
+            regions[account].append(row.refused)
+    refused = [whole.get(account, False) or all(regions.get(account, [False])) for account in {**whole, **regions}]
+    return _coverage(refused), _coverage([refused for rows in regions.values() for refused in rows])
+
+
+def _coverage(refused: list[bool]) -> Coverage:
+    return Coverage(len(refused), refused.count(False), refused.count(True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +70,8 @@ class Ending:
     gaps: list[tuple[Cluster | Account | None, Gap]]
     counts: Counts
     cluster_counts: Mapping[int, Counts]  # by identity of the Cluster object: names may repeat
-    accounts: AccountCoverage
+    accounts: Coverage
+    regions: Coverage
     former: Mapping[str, ClusterRef]
     summary: Summary
     exit_code: int

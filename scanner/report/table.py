@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections import Counter, defaultdict
-from collections.abc import Set
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import NamedTuple
 
 from rich.console import Console
@@ -17,8 +19,8 @@ from rich.text import Text
 from scanner.destination import Destination
 from scanner.inventory import Counts
 from scanner.kube import printable
-from scanner.model import Account, Cluster, ExemptionNote, Finding, Gap, PlaneState, Severity, Status
-from scanner.report import Ending
+from scanner.model import Account, Cluster, ExemptionNote, Finding, Gap, GapReason, PlaneState, Severity, Status
+from scanner.report import Coverage, Ending
 from scanner.summary import Score, Summary
 
 WIDTH = 100
@@ -48,8 +50,15 @@ _STATES = {
 }
 
 
+class _Where(NamedTuple):
+    """The id of the cluster that a finding is about, else its account."""
+
+    id: str
+    itself: bool = False  # the place names the cluster already
+
+
 class _Example(NamedTuple):
-    cluster: str
+    where: _Where
     place: str
     message: str
     source: str  # file and line
@@ -71,7 +80,7 @@ class _Group:
         self.to_configure = finding.resource.kind in ("Cluster", "Files", "Account")
         if len(self.examples) < EXAMPLES:
             self.examples.append(
-                _Example(_cluster(finding), _place(finding), printable(finding.message, 400), _source(finding))
+                _Example(_where(finding), _place(finding), printable(finding.message, 400), _source(finding))
             )
 
 
@@ -79,9 +88,12 @@ class TableOutput:
     def __init__(self, destination: Destination, *, color: bool = True) -> None:
         self._destination = destination
         self._groups: dict[tuple[Status, str], _Group] = {}
-        self._unread: Counter[tuple[str, str]] = Counter()  # refused list -> checks that it leaves undecided
-        self._exempted: list[tuple[str, str, ExemptionNote]] = []
-        self._several = False  # clusters: only then is each object shown with its cluster
+        self._unread: Counter[tuple[_Where, str]] = Counter()  # refused list -> checks that it leaves undecided
+        self._exempted: list[tuple[_Where, str, ExemptionNote]] = []
+        self._several = False  # clusters, accounts or regions: only then is each object shown with its own
+        self._labels: dict[str, str] = {}  # cluster id -> what it is called
+        self._shared: set[str] = set()  # ids of clusters whose name another one has too
+        self._told: set[str] = set()  # clusters and regions of which it has been said that nothing was read
         terminal = destination.is_terminal
         colored = terminal and color and "NO_COLOR" not in os.environ
         self._buffer = io.StringIO()
@@ -96,10 +108,10 @@ class TableOutput:
 
     def add(self, finding: Finding) -> None:
         if finding.exemption:
-            self._exempted.append((_cluster(finding), f"{_place(finding)}  {finding.check}", finding.exemption))
+            self._exempted.append((_where(finding), f"{_place(finding)}  {finding.check}", finding.exemption))
             return
         if finding.status is Status.UNKNOWN and finding.resource.name == "*":
-            self._unread[_cluster(finding), _place(finding)] += 1
+            self._unread[_where(finding), _place(finding)] += 1
             return
         key = (finding.status, finding.check)
         group = self._groups.get(key)
@@ -108,11 +120,12 @@ class TableOutput:
         group.add(finding)
 
     def finish(self, ending: Ending) -> None:
-        self._several = len(ending.clusters) > 1
+        self._several = max(len(ending.clusters), ending.accounts.expected, ending.regions.expected) > 1
+        self._name(ending)
         self._coverage(ending)
         for status in _HEADINGS:
             self._section(status)
-        self._undecided({c.name for c in ending.clusters if c.data_plane is PlaneState.NOT_READ})
+        self._undecided()
         self._exemptions()
         self._totals(ending.summary)
         self._notes(ending)
@@ -122,6 +135,22 @@ class TableOutput:
 
     # -- parts --------------------------------------------------------------------------------------------------------
 
+    def _name(self, ending: Ending) -> None:
+        """What each cluster is called: its name, and what tells it from others of that name."""
+        same: dict[str, list[Cluster]] = defaultdict(list)
+        for cluster in ending.clusters:
+            same[printable(cluster.name, 60)].append(cluster)
+        self._told = {cluster.id for cluster in ending.clusters if cluster.data_plane is PlaneState.NOT_READ}
+        for name, clusters in same.items():
+            self._shared |= {cluster.id for cluster in clusters if len(clusters) > 1}
+            for cluster, difference in zip(clusters, _differences(clusters), strict=True):
+                self._labels[cluster.id] = f"{printable(name, 40)} ({difference})" if difference else name
+        for old, ref in ending.former.items():
+            self._labels[old] = self._labels[ref.id]
+            for ids in (self._shared, self._told):
+                if ref.id in ids:
+                    ids.add(old)
+
     def _coverage(self, ending: Ending) -> None:
         out = self._console
         gaps: dict[int, list[Gap]] = defaultdict(list)
@@ -129,16 +158,14 @@ class TableOutput:
             gaps[id(owner)].append(gap)
         self._accounts(ending, gaps)
         # Those that lack something first: they are what the reader has to know of.
-        rows = (
-            sorted(ending.clusters, key=lambda c: not gaps[id(c)])
-            if len(ending.clusters) > CLUSTERS
-            else ending.clusters
-        )
+        rows = ending.clusters
+        if len(rows) > CLUSTERS:
+            rows = sorted(rows, key=lambda c: (c.state is not PlaneState.NOT_READ, not _lacks(c), not gaps[id(c)]))
         for cluster in rows[:CLUSTERS]:
-            out.print(_cluster_line(cluster, ending.cluster_counts.get(id(cluster))))
+            out.print(_cluster_line(cluster, self._labels[cluster.id], ending.cluster_counts.get(id(cluster))))
             self._gaps(gaps[id(cluster)], whole=cluster.data_plane is PlaneState.NOT_READ)
         if left := rows[CLUSTERS:]:
-            lacking = sum(bool(gaps[id(c)]) for c in left)
+            lacking = sum(map(_lacks, left))
             out.print(Text(f"… and {_n(len(left), 'more cluster')}, {lacking or 'none'} of them not read completely"))
         counts = ending.counts
         if counts.files_read or counts.files_failed:
@@ -153,22 +180,30 @@ class TableOutput:
 
     def _accounts(self, ending: Ending, gaps: dict[int, list[Gap]]) -> None:
         """How many clouds' accounts were read, and what was not."""
-        coverage = ending.accounts
-        if not coverage.expected:
+        if not ending.accounts.expected:
             return
-        refused = f", {coverage.refused} NOT READ IN FULL" if coverage.refused else ""
-        at_least = "at least " if coverage.refused else ""
-        found = f"{_n(coverage.read, 'account')} read{refused}; {at_least}{_n(len(ending.clusters), 'cluster')}"
-        self._console.print(Text.assemble(("Cloud  ", "bold"), (found, "bold magenta" if refused else "")))
+        out = self._console
+        refused = ending.accounts.refused or ending.regions.refused
+        read = _read(ending.accounts, "account")
+        if ending.regions.expected:
+            read += f", {_read(ending.regions, 'region')}"
+        found = f"{read} read; {'at least ' if refused else ''}{_n(len(ending.clusters), 'cluster')}"
+        out.print(Text.assemble(("Cloud  ", "bold"), (found, "bold magenta" if refused else "")))
         owners = {id(owner): owner for owner, _ in ending.gaps if isinstance(owner, Account)}
-        for owner in list(owners.values())[:CLUSTERS]:
+        on_purpose = {key for key in owners if all(gap.by_policy for gap in gaps[key])}
+        lacking = sorted((owner for key, owner in owners.items() if key not in on_purpose), key=lambda o: not o.refused)
+        for owner in lacking[:CLUSTERS]:
             state = ("read in part", "magenta")
             if owner.refused:
                 state = ("CLUSTERS NOT ALL LISTED" if owner.clusters else "NOT READ", "bold magenta")
-            self._console.print(Text.assemble(("Account ", "bold"), (printable(owner.name, 60), "bold"), "  ", state))
+            out.print(Text.assemble(("Account ", "bold"), (printable(owner.name, 60), "bold"), "  ", state))
             self._gaps(gaps[id(owner)], whole=owner.refused and not owner.clusters)
-        if len(owners) > CLUSTERS:
-            self._console.print(Text(f"… and {_n(len(owners) - CLUSTERS, 'more account')} not read completely"))
+        if len(lacking) > CLUSTERS:
+            out.print(Text(f"… and {_n(len(lacking) - CLUSTERS, 'more account')} not read completely"))
+        for owner in [owners[key] for key in owners if key in on_purpose][:CLUSTERS]:
+            out.print(Text.assemble(("Account ", "bold"), (printable(owner.name, 60), "bold"), "  closed in part"))
+            for gap in gaps[id(owner)]:
+                out.print(_indented(Text(f"{printable(gap.what)} {printable(gap.detail, 400)}"), 2))
 
     def _gaps(self, gaps: list[Gap], *, whole: bool) -> None:
         for line in _gap_lines(gaps, whole=whole):
@@ -201,23 +236,26 @@ class TableOutput:
         out.print(head)
         for e in group.examples:
             source = f"  {e.source}" if e.source else ""
-            line = Text.assemble(self._prefix(e.cluster), e.place, "  ", (e.message, "dim"), (source, "dim cyan"))
+            line = Text.assemble(self._prefix(e.where), e.place, "  ", (e.message, "dim"), (source, "dim cyan"))
             out.print(_indented(line))
         if group.count > len(group.examples):
             out.print(_indented(Text(f"… {group.count - len(group.examples)} more", style="dim")))
         if status is Status.FAIL and not group.to_configure:
             out.print(_indented(Text.assemble(("fix  ", "green"), group.fix)))
 
-    def _undecided(self, unread_clusters: Set[str]) -> None:
-        """A refused list leaves many checks undecided for one reason: one line each. An unread cluster has said so."""
-        unread = [(key, checks) for key, checks in self._unread.items() if key[0] not in unread_clusters]
+    def _undecided(self) -> None:
+        """A refused list leaves many checks undecided for one reason: one line each."""
+        unread: Counter[tuple[str, str]] = Counter()
+        for (where, place), checks in self._unread.items():
+            if where.id not in self._told:
+                unread[self._prefix(where), place] += checks
         if not unread:
             return
         out = self._console
         out.print()
         out.print(Text("Undecided: not read, so not clean", style="bold"))
-        for (cluster, place), checks in unread[:UNREAD]:
-            line = Text.assemble(self._prefix(cluster), (place, "magenta"), f"  {_n(checks, 'check')} undecided")
+        for (prefix, place), checks in list(unread.items())[:UNREAD]:
+            line = Text.assemble(prefix, (place, "magenta"), f"  {_n(checks, 'check')} undecided")
             out.print(_indented(line, 2))
         if len(unread) > UNREAD:
             out.print(_indented(Text(f"… {len(unread) - UNREAD} more", style="dim"), 2))
@@ -228,15 +266,17 @@ class TableOutput:
         out = self._console
         out.print()
         out.print(Text("Exempted", style="bold"))
-        for cluster, place, note in self._exempted[:UNREAD]:
+        for where, place, note in self._exempted[:UNREAD]:
             until = f"until {note.expires}" if note.expires else "for good"
             why = f"  {until}{', ' + note.owner if note.owner else ''}: {note.reason}"
-            out.print(_indented(Text.assemble(self._prefix(cluster), place, (printable(why, 200), "dim")), 2))
+            out.print(_indented(Text.assemble(self._prefix(where), place, (printable(why, 200), "dim")), 2))
         if len(self._exempted) > UNREAD:
             out.print(_indented(Text(f"… {len(self._exempted) - UNREAD} more", style="dim"), 2))
 
-    def _prefix(self, cluster: str) -> str:
-        return f"{cluster}: " if cluster and self._several else ""
+    def _prefix(self, where: _Where) -> str:
+        if not where.id or not self._several or (where.itself and where.id not in self._shared):
+            return ""
+        return f"{self._labels.get(where.id) or printable(where.id, 60)}: "
 
     def _totals(self, summary: Summary) -> None:
         out, by_status, by_severity = self._console, summary.by_status, summary.by_severity
@@ -282,12 +322,32 @@ def _place(finding: Finding) -> str:
     return printable(text, 300)
 
 
-def _cluster(finding: Finding) -> str:
-    """Where the place is, as far as the place does not say that itself."""
-    if not finding.cluster:
-        return printable(finding.account or "", 60)
-    itself = finding.resource.cloud_id and finding.resource.name == finding.cluster.name
-    return "" if itself else printable(finding.cluster.name, 60)
+def _where(finding: Finding) -> _Where:
+    if finding.cluster:
+        itself = bool(finding.resource.cloud_id) and finding.resource.name == finding.cluster.name
+        return _Where(finding.cluster.id, itself)
+    return _Where(printable(f"{finding.account or ''} {finding.region or ''}".strip(), 60))
+
+
+def _differences(clusters: list[Cluster]) -> list[str]:
+    """What tells clusters of one name apart, in few words: account, region, or else the parts of their ids."""
+    parts = [(c.account or "", c.region or "", *re.split("[/:]", c.id)) for c in clusters]
+    chosen: list[tuple[str, ...]] = [() for _ in clusters]
+    for column in zip_longest(*parts, fillvalue=""):
+        more = [(*before, value) for before, value in zip(chosen, _shortened(column), strict=True)]
+        if len(set(more)) > len(set(chosen)):
+            chosen = more
+    return [", ".join(filter(None, values)) for values in chosen]
+
+
+def _shortened(values: tuple[str, ...]) -> list[str]:
+    """Ids that are long are told by how they start, where that differs."""
+    short = [printable(value if len(value) <= 24 else f"{value[:8]}…", 24) for value in values]
+    return short if len(set(short)) == len(set(values)) else [printable(value, 200) for value in values]
+
+
+def _lacks(cluster: Cluster) -> bool:
+    return cluster.state in (PlaneState.PARTIAL, PlaneState.NOT_READ)
 
 
 def _source(finding: Finding) -> str:
@@ -295,11 +355,11 @@ def _source(finding: Finding) -> str:
     return printable(f"{source.path}:{source.line}", 160) if source else ""
 
 
-def _cluster_line(cluster: Cluster, counts: Counts | None) -> Text:
+def _cluster_line(cluster: Cluster, label: str, counts: Counts | None) -> Text:
     inside = cluster.data_plane not in (PlaneState.NOT_READ, PlaneState.NOT_ASKED)
     read = f"; {counts.judged:,} judged of {_n(counts.read, 'object')}" if counts and inside else ""
     version = f" {printable(cluster.version, 30)}" if cluster.version else ""
-    line = Text.assemble(("Cluster ", "bold"), (printable(cluster.name, 60), "bold"), f"{version}  ")
+    line = Text.assemble(("Cluster ", "bold"), (label, "bold"), f"{version}  ")
     planes = [("control plane ", cluster.control_plane), ("inside ", cluster.data_plane)]
     if cluster.control_plane is PlaneState.NOT_ASKED:
         planes = [("", cluster.data_plane)]
@@ -315,23 +375,30 @@ def _gap_lines(gaps: list[Gap], *, whole: bool) -> list[str]:
     """Gaps with one cause are one line; where nothing at all was read for one cause, only that is told."""
     causes = {gap.detail for gap in gaps}
     if whole and len(causes) == 1:
-        return [printable(detail, 400) for detail in causes]
+        return [printable(detail, 400) + _needed(gaps, detail) for detail in causes]
     merged: dict[tuple[str, str, str], list[Gap]] = {}
     for gap in gaps:
-        merged.setdefault(
-            (gap.reason.value, gap.namespace, gap.detail if gap.reason != "forbidden" else ""), []
-        ).append(gap)
+        refused = gap.reason is GapReason.FORBIDDEN and gap.permission  # the right tells it all
+        merged.setdefault((gap.reason.value, gap.namespace, "" if refused else gap.detail), []).append(gap)
     lines = []
-    for (reason, namespace, _), same in list(merged.items())[:8]:
+    for (reason, namespace, detail), same in list(merged.items())[:8]:
         where = "" if namespace == "*" else f" in {namespace}"
-        why = same[0].detail or reason
-        if same[0].permission:
-            rights = _some([g.permission.partition(" in namespace ")[0] for g in same])
-            why = f"forbidden; needed: {rights}" + ("" if namespace == "*" else f" in namespace {namespace}")
-        lines.append(printable(f"not read: {_some([g.what for g in same])}{where}: {why}", 400))
+        why = detail or ("" if same[0].permission else same[0].detail) or reason
+        what = printable(f"not read: {_some([g.what for g in same])}{where}: {why}", 400)
+        lines.append(what + _needed(same, why))
     if len(merged) > 8:
         lines.append(f"… and {len(merged) - 8} more gaps: see the JSON report")
     return lines
+
+
+def _needed(gaps: Iterable[Gap], said: str) -> str:
+    """The rights that would close the gaps, but for those that `said` has named already."""
+    rights = dict.fromkeys(gap.permission for gap in gaps if gap.permission and gap.permission not in said)
+    if not rights:
+        return ""
+    place = {f" in namespace {right.partition(' in namespace ')[2]}" for right in rights if " in namespace " in right}
+    names = _some([right.partition(" in namespace ")[0] for right in rights])
+    return printable(f"; needed: {names}{place.pop() if len(place) == 1 else ''}", 400)
 
 
 def _some(words: list[str]) -> str:
@@ -341,6 +408,8 @@ def _some(words: list[str]) -> str:
 def _score(score: Score) -> str:
     if score.value is None:
         return "score: none, nothing was judged"
+    if (score.low, score.high) == (0, 100):
+        return f"score {score.value} of 100 for what was read; with what was not, anything from 0 to 100"
     unsure = score.low != score.high
     return f"score {score.value} of 100" + (
         f" (between {score.low} and {score.high} with what is unknown)" if unsure else ""
@@ -357,6 +426,11 @@ def _next_steps(groups: dict[tuple[Status, str], _Group], ending: Ending) -> lis
         code = " (exit code 3)" if ending.exit_code == 3 else ""
         steps.append(f"this scan is incomplete: see above what was not read{code}")
     return steps
+
+
+def _read(coverage: Coverage, noun: str) -> str:
+    """Of how many: 3 accounts, 12 of 14 regions."""
+    return f"{f'{coverage.read} of ' if coverage.refused else ''}{_n(coverage.expected, noun)}"
 
 
 def _n(count: int, noun: str) -> str:

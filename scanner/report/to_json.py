@@ -10,9 +10,8 @@ import msgspec
 from scanner import __project__, __version__
 from scanner.destination import Destination
 from scanner.findings import SCHEMA_VERSION
-from scanner.inventory import Counts
 from scanner.model import Account, Cluster, ClusterRef, Finding, Gap, GapReason, PlaneState
-from scanner.report import AccountCoverage, Ending, ScanInfo
+from scanner.report import Coverage, Ending, ScanInfo
 from scanner.summary import Summary
 
 
@@ -40,8 +39,9 @@ class FileCoverage(msgspec.Struct):
     failed: int
 
 
-class Coverage(msgspec.Struct):
-    accounts: AccountCoverage
+class ReportCoverage(msgspec.Struct):
+    accounts: Coverage
+    regions: Coverage
     clusters: ClusterCoverage
     objects: ObjectCoverage
     files: FileCoverage
@@ -52,11 +52,13 @@ class GapRow(msgspec.Struct):
     account: str | None
     region: str | None
     cluster: str | None
+    cluster_id: str | None
     namespace: str
     what: str
     reason: GapReason
     detail: str
     permission: str
+    by_policy: bool
     time: datetime | None
 
 
@@ -66,7 +68,7 @@ class Report(msgspec.Struct):
     schema_version: str
     tool: Tool
     scan: ScanInfo
-    coverage: Coverage
+    coverage: ReportCoverage
     gaps: list[GapRow]
     clusters: list[Cluster]
     summary: Summary
@@ -104,7 +106,7 @@ def _without_findings(ending: Ending) -> Report:
         schema_version=SCHEMA_VERSION,
         tool=Tool(__project__, __version__),
         scan=ending.scan,
-        coverage=_coverage(ending.accounts, ending.clusters, ending.counts),
+        coverage=_coverage(ending),
         gaps=[_gap_row(cluster, gap) for cluster, gap in ending.gaps],
         clusters=ending.clusters,
         summary=ending.summary,
@@ -118,13 +120,14 @@ def _resolved(finding: Finding, former: Mapping[str, ClusterRef]) -> Finding:
     return msgspec.structs.replace(finding, cluster=former[finding.cluster.id])
 
 
-def _coverage(accounts: AccountCoverage, clusters: list[Cluster], counts: Counts) -> Coverage:
-    states = [cluster.state for cluster in clusters]
-    return Coverage(
-        accounts,
+def _coverage(ending: Ending) -> ReportCoverage:
+    states, counts = [cluster.state for cluster in ending.clusters], ending.counts
+    return ReportCoverage(
+        ending.accounts,
+        ending.regions,
         ClusterCoverage(
-            # Where an account's clusters could not be listed, nobody knows how many there are.
-            expected=None if accounts.refused else len(states),
+            # Where the clusters of an account or region could not be listed, nobody knows how many there are.
+            expected=None if ending.accounts.refused or ending.regions.refused else len(states),
             judged=states.count(PlaneState.COMPLETE),
             partial=states.count(PlaneState.PARTIAL),
             unread=states.count(PlaneState.NOT_READ),
@@ -142,10 +145,12 @@ def _gap_row(owner: Cluster | Account | None, gap: Gap) -> GapRow:
         account=account,
         region=owner.region if owner else None,
         cluster=cluster.name if cluster else None,
+        cluster_id=cluster.id if cluster else None,
         namespace=gap.namespace,
         what=gap.what,
         reason=gap.reason,
         detail=gap.detail,
         permission=gap.permission,
+        by_policy=gap.by_policy,
         time=gap.time,
     )
