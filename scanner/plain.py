@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _SECRET = re.compile(
-    r"(?i)bearer\s+\S+|(?<=//)[^/\s@]+@|eyJ[\w-]{8,}(?:\.[\w-]+)*|k8s-aws-v1\.\S+"
+    r"(?i)bearer\s+\S+|(?<=//)[^/\s]+@|eyJ[\w-]{8,}(?:\.[\w-]+)*|k8s-aws-v1\.\S+"
     r"|(?:password|passwd|secret|token|api[_-]?key|credential)s?[\"']?\s*[=:]\s*\S+"
 )
 

@@ -171,6 +171,41 @@ def drip(interval: float = 0.02) -> Fault:
     return answer
 
 
+def drip_headers(interval: float = 0.01) -> Fault:
+    """A header without an end."""
+
+    def answer(handler: _Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+        while not handler.api.stopping.wait(interval):
+            handler.wfile.write(b"a")
+        handler.close_connection = True
+
+    return answer
+
+
+def drip_chunks(interval: float = 0.01) -> Fault:
+    """Chunks of one byte, for ever."""
+
+    def answer(handler: _Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not handler.api.stopping.wait(interval):
+            handler.wfile.write(b"1\r\n \r\n")
+        handler.close_connection = True
+
+    return answer
+
+
+def flood(chunk: bytes = b"10000\r\n" + b" " * 65536 + b"\r\n") -> Fault:
+    """A body without an end, as fast as it is read."""
+
+    def answer(handler: _Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while not handler.api.stopping.is_set():
+            handler.wfile.write(chunk)
+
+    return answer
+
+
 def reset(body: bytes = b'{"kind":"PodList","items":[') -> Fault:
     """Half a body, then RST."""
 

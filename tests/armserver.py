@@ -34,7 +34,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import apiserver
 import yaml
-from apiserver import Fault, body, delay, hang, redirect
+from apiserver import Fault, body, delay, drip, drip_chunks, drip_headers, flood, hang, redirect
 from azure_data import LOCATIONS, TENANT, Estate, Subscription, guid, large_estate, permission
 
 __all__ = [
@@ -44,7 +44,11 @@ __all__ = [
     "action",
     "body",
     "delay",
+    "drip",
+    "drip_chunks",
+    "drip_headers",
     "empty",
+    "flood",
     "foreign_next_link",
     "hang",
     "redirect",

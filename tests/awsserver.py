@@ -58,7 +58,7 @@ import apiserver
 import botocore.exceptions
 import botocore.loaders
 import botocore.model
-from apiserver import Fault, body, delay, hang
+from apiserver import Fault, body, delay, drip, drip_chunks, drip_headers, flood, hang
 from aws_data import ORGANIZATION, Account, Eks, Estate, Policy, Region, Role, arn, iam_arn, large_estate
 
 __all__ = [
@@ -72,8 +72,12 @@ __all__ = [
     "closed",
     "delay",
     "denied",
+    "drip",
+    "drip_chunks",
+    "drip_headers",
     "empty",
     "expired",
+    "flood",
     "gone",
     "hang",
     "opt_in_required",

@@ -1,9 +1,13 @@
 """What leaves for AWS and what comes back: boto3 itself against a local AWS that misbehaves."""
 
+import ast
+import base64
 import json
 import os
 import time
+from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qsl, urlsplit
 from xml.sax.saxutils import escape
 
 import jsonschema_rs
@@ -28,8 +32,12 @@ from awsserver import (
     closed,
     delay,
     denied,
+    drip,
+    drip_chunks,
+    drip_headers,
     empty,
     expired,
+    flood,
     hang,
     opt_in_required,
     reset,
@@ -38,8 +46,10 @@ from awsserver import (
 )
 from botocore.retries.standard import ExponentialBackoff
 from cli import kubeposture
+from proxyserver import Proxy
 
-from providers.aws import session
+from providers import bounded
+from providers.aws import access, session
 from providers.aws.errors import WriteRefused
 from scanner.report import schema
 
@@ -53,7 +63,7 @@ HANG = hang()
 def alone(tmp_path, monkeypatch):
     """No credential but the one that a test gives, and no long waits."""
     for name in tuple(os.environ):
-        if name.startswith(("AWS_", "BOTO", "KUBE")):
+        if name.startswith(("AWS_", "BOTO", "KUBE")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -295,6 +305,58 @@ def test_a_server_that_is_silent_for_ever_is_given_up_on(serve):
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize("fault", [drip(0.01), drip_headers(), drip_chunks()])
+def test_an_answer_that_drips_for_ever_is_a_gap_and_not_asked_for_again(serve, fault):
+    aws = serve()
+    aws.inject(LIST, fault, region=SEOUL)
+    started = time.monotonic()
+    gap = scan("--request-timeout", "0.2").gap()
+    assert time.monotonic() - started < 15
+    assert (gap["reason"], gap["detail"]) == ("timeout", "AWS did not finish its answer within 2 s")
+    assert len([r for r in aws.requests if r.operation == "ListClusters" and r.region == SEOUL]) == 1
+
+
+@pytest.mark.parametrize("fault", [flood(), body(b" " * 3_000_000), body(b" " * 3_000_000, code=500)])
+def test_an_answer_that_is_too_large_is_a_gap_and_not_asked_for_again(serve, monkeypatch, fault):
+    monkeypatch.setattr(bounded, "MAX_BODY", 2 << 20)
+    aws = serve()
+    aws.inject(LIST, fault, region=SEOUL)
+    gap = scan().gap()
+    assert (gap["reason"], gap["detail"]) == ("bad_data", "AWS sent an answer of more than 2 MiB")
+    assert len([r for r in aws.requests if r.operation == "ListClusters" and r.region == SEOUL]) == 1
+
+
+def test_answers_end_through_a_proxy_too(serve, monkeypatch):
+    aws = serve()
+    with Proxy(aws.port) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy"):
+            monkeypatch.setenv(name, f"http://{proxy.url}")
+        aws.inject(LIST, drip(0.01), region=SEOUL)
+        assert "did not finish its answer" in scan("--request-timeout", "0.2").gap()["detail"]
+    assert "http://127.0.0.1" in proxy.heads[0]
+
+
+@pytest.mark.parametrize("password", ["hush/hush", "hush#hush", "hush?hush", "hush\\hush", "hush[hush", "hüsh"])
+def test_a_proxy_whose_password_would_be_shown_is_a_usage_error(serve, monkeypatch, password):
+    aws = serve()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:{password}@127.0.0.1:9")
+    result = kubeposture("scan", "eks")
+    assert (result.code, result.stdout, aws.requests) == (2, "", [])
+    assert "the proxy that HTTPS_PROXY names cannot be used" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "sh" not in result.stderr.replace("such", "")
+
+
+@pytest.mark.parametrize("password", ["hush%2Fhush", "hush@hush", "hush"])
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(serve, monkeypatch, password):
+    serve()
+    monkeypatch.setenv("HTTP_PROXY", f"http://me:{password}@127.0.0.1:9")
+    found = scan()
+    assert found.code == 4
+    assert "127.0.0.1:9" in found.gaps[0]["detail"]
+    assert "hush" not in json.dumps(found.report) + found.error
+
+
 @pytest.mark.parametrize("protocol", ["rest-json", "json", "query", "ec2"])
 def test_a_refusal_names_the_right_in_each_protocol(serve, protocol):
     action = {
@@ -446,8 +508,15 @@ def test_credentials_that_have_expired_are_one_sentence(serve):
     aws = serve()
     aws.inject(".", expired())
     reason, detail = scan().sentence()
-    assert reason == "forbidden"
-    assert "expired" in detail
+    assert (reason, detail) == ("forbidden", session.EXPIRED)
+
+
+@pytest.mark.parametrize("action", ["eks:ListClusters", "ecr:DescribeRepositories", "ec2:DescribeRegions"])
+def test_each_service_says_in_its_own_words_that_credentials_have_expired(serve, action):
+    aws = serve()
+    aws.inject(f"^{action}$", expired())
+    found = scan()
+    assert {(g["reason"], g["detail"], g["permission"]) for g in found.gaps} == {("forbidden", session.EXPIRED, "")}
 
 
 def test_a_session_that_expires_in_mid_scan_loses_no_cluster_and_no_finding(serve, monkeypatch):
@@ -461,7 +530,7 @@ def test_a_session_that_expires_in_mid_scan_loses_no_cluster_and_no_finding(serv
     found = scan("--concurrency", "1")
     assert found.code == 3
     assert {g["reason"] for g in found.gaps} == {"forbidden"}
-    assert all("expired" in g["detail"] for g in found.gaps)
+    assert {g["detail"] for g in found.gaps} == {session.EXPIRED}
     assert set(found.clusters) <= set(clean.clusters)
     assert {found.statuses[id] for id in found.statuses if found.statuses[id] != clean.statuses.get(id)} == {"unknown"}
 
@@ -563,6 +632,76 @@ def test_a_session_of_a_role_is_renewed_before_it_ends(serve):
     assert len(aws.sessions) > 2
 
 
+def test_a_session_of_a_role_that_ends_in_mid_scan_is_followed_by_another(serve):
+    """boto3 renews it in its last fifteen minutes, so that nothing is ever asked with the one that ends."""
+    aws = serve(estate=two_accounts(), session_seconds=60)
+    ended = []
+
+    def end(handler):
+        handler.aws.revoke()
+        ended.extend(aws.sessions)
+        body(b'{"nodegroups":[]}')(handler)
+
+    aws.inject("^eks:ListNodegroups$", end)
+    found = scan("--role-arn", iam_arn(DEV, "role/audit"), "--external-id", EXTERNAL_ID)
+    assert (found.code, found.gaps, found.clusters) == (0, [], ["eks-dev"])
+    assert 0 < len(ended) < len(aws.sessions)
+
+
+def test_a_role_that_can_no_longer_be_assumed_says_so_in_the_same_words(serve):
+    aws = serve(estate=two_accounts(), session_seconds=60)
+    aws.inject("^sts:AssumeRole$", expired(), after=2)
+    found = scan("--role-arn", iam_arn(DEV, "role/audit"), "--external-id", EXTERNAL_ID)
+    assert found.code in (3, 4)
+    assert {g["detail"] for g in found.gaps} == {session.EXPIRED}
+
+
+# -- where API servers look callers up
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        ("eu-central-1", "sts.eu-central-1.amazonaws.com"),
+        ("us-east-1", "sts.us-east-1.amazonaws.com"),
+        ("us-gov-west-1", "sts.us-gov-west-1.amazonaws.com"),
+        ("cn-north-1", "sts.cn-north-1.amazonaws.com.cn"),
+        ("us-iso-east-1", "sts.us-iso-east-1.c2s.ic.gov"),
+        ("us-isob-east-1", "sts.us-isob-east-1.sc2s.sgov.gov"),
+        ("eu-isoe-west-1", "sts.eu-isoe-west-1.cloud.adc-e.uk"),
+        ("us-isof-south-1", "sts.us-isof-south-1.csp.hci.ic.gov"),
+        ("eusc-de-east-1", "sts.eusc-de-east-1.amazonaws.eu"),
+        ("eu-central-77", "sts.eu-central-77.amazonaws.com"),  # newer than this botocore, in a partition that it knows
+    ],
+)
+def test_a_token_is_signed_for_the_regions_own_sts(monkeypatch, region, host):
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_STS"):
+        monkeypatch.setenv(name, "https://elsewhere.example")
+    account = session.AwsAccount(boto(), request_timeout=1, connections=1)
+    made = access.token(account, region, "shop").removeprefix("k8s-aws-v1.")
+    url = urlsplit(base64.urlsafe_b64decode(made + "=" * (-len(made) % 4)).decode())
+    assert (url.scheme, url.netloc, url.path) == ("https", host, "/")
+    query = dict(parse_qsl(url.query))
+    assert query["X-Amz-Credential"].split("/")[2:] == [region, "sts", "aws4_request"]
+    assert query["X-Amz-SignedHeaders"] == "host;x-k8s-aws-id"
+
+
+def test_the_list_of_partitions_has_none_more():
+    import botocore.session
+
+    partitions = botocore.session.get_session().get_available_partitions()
+    assert set(partitions) == {
+        *("aws", "aws-cn", "aws-us-gov", "aws-iso", "aws-iso-b", "aws-iso-e", "aws-iso-f", "aws-eusc"),
+    }
+
+
+def test_a_region_of_no_partition_has_no_sts():
+    account = session.AwsAccount(boto(), request_timeout=1, connections=1)
+    with pytest.raises(session.AwsError, match="xx-nowhere-1") as error:
+        access.token(account, "xx-nowhere-1", "shop")
+    assert error.value.reason == "not_configured"
+
+
 # -- what may leave
 
 
@@ -570,26 +709,62 @@ def asked(service, operation):
     return SimpleNamespace(name=operation, service_model=SimpleNamespace(service_name=service))
 
 
-def operations():
+ROOT = Path(__file__).parent.parent
+LOGINS = {
+    *("sts:AssumeRoleWithSAML", "sts:AssumeRoleWithWebIdentity", "sso:GetRoleCredentials"),
+    *("sso-oidc:CreateToken", "signin:CreateOAuth2Token"),
+}
+# Of the next checks: Fargate, the rights of node roles, and where logs go.
+PLANNED = {
+    *("eks:ListFargateProfiles", "eks:DescribeFargateProfile", "logs:DescribeLogGroups"),
+    *("logs:DescribeSubscriptionFilters", "iam:GetRole", "iam:ListAttachedRolePolicies", "iam:ListRolePolicies"),
+    *("iam:GetRolePolicy", "iam:GetPolicy", "iam:GetPolicyVersion", "iam:ListOpenIDConnectProviders"),
+    "iam:GetOpenIDConnectProvider",
+}
+
+
+def called():
+    """Each operation that the code names, of each service that it names; apart from the list itself."""
     import botocore.session
 
-    services = ("eks", "ec2", "ecr", "guardduty", "iam", "inspector2", "logs", "organizations", "sts")
     inner = botocore.session.get_session()
-    return [(name, inner.get_service_model(name).operation_names) for name in services]
+    words = set()
+    for path in (*(ROOT / "providers" / "aws").glob("*.py"), ROOT / "scanner" / "cli" / "eks.py"):
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+            if "_ALLOWED" not in ast.unparse(getattr(statement, "target", ast.Pass())):
+                words |= {n.value for n in ast.walk(statement) if isinstance(n, ast.Constant)}
+    services = words & set(inner.get_available_services())
+    return {f"{s}:{o}" for s in services for o in words & set(inner.get_service_model(s).operation_names)}
 
 
-def test_the_guard_refuses_whatever_is_not_named_like_a_read():
-    verbs = ("List", "Describe", "Get", "BatchGet", "AssumeRole")
-    for service, names in operations():
-        for name in names:
-            if not name.startswith(verbs):
-                with pytest.raises(WriteRefused, match=name):
-                    session.refuse_writes(asked(service, name))
+def test_what_the_code_calls_may_leave_and_nothing_else():
+    listed = {f"{service}:{operation}" for service, found in session._ALLOWED.items() for operation in found}
+    assert len(called()) > 20
+    assert listed == called() | LOGINS | PLANNED
+
+
+def test_operations_have_the_names_that_botocore_gives_them():
+    import botocore.session
+
+    inner = botocore.session.get_session()
+    for service, operations in session._ALLOWED.items():
+        assert operations <= set(inner.get_service_model(service).operation_names)
 
 
 @pytest.mark.parametrize(
     ("service", "name"),
     [
+        ("ecr", "GetAuthorizationToken"),
+        ("ecr-public", "GetAuthorizationToken"),
+        ("sts", "GetSessionToken"),
+        ("sts", "GetFederationToken"),
+        ("secretsmanager", "GetSecretValue"),
+        ("ssm", "GetParameter"),
+        ("ec2", "GetPasswordData"),
+        ("ec2", "DescribeInstances"),
+        ("iam", "GetAccountAuthorizationDetails"),
+        ("ecr", "ListClusters"),
+        ("s3", "ListBuckets"),
         ("eks", "CreateAccessEntry"),
         ("eks", "DeleteCluster"),
         ("eks", "UpdateClusterConfig"),
@@ -638,6 +813,8 @@ def test_the_guard_lets_reads_and_logins_pass(service, name):
     ("service", "operation", "parameters"),
     [
         ("eks", "DeleteCluster", {"name": "eks-one"}),
+        ("ecr", "GetAuthorizationToken", {}),
+        ("sts", "GetSessionToken", {}),
         ("eks", "TagResource", {"resourceArn": "arn:aws:eks:a:1:cluster/x", "tags": {"a": "b"}}),
         ("ecr", "PutImage", {"repositoryName": "shop/web", "imageManifest": "{}"}),
         ("ec2", "CreateTags", {"Resources": ["i-1"], "Tags": []}),

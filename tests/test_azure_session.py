@@ -1,7 +1,10 @@
 """What leaves for Azure and what comes back: Azure's own libraries against a local Resource Manager that misbehaves."""
 
+import gzip
 import json
 import os
+import socketserver
+import threading
 import time
 
 import jsonschema_rs
@@ -9,7 +12,11 @@ import pytest
 from armserver import (
     ArmServer,
     body,
+    drip,
+    drip_chunks,
+    drip_headers,
     empty,
+    flood,
     foreign_next_link,
     hang,
     redirect,
@@ -35,7 +42,9 @@ from azure_data import (
     registry,
 )
 from cli import kubeposture
+from proxyserver import Proxy
 
+from providers import bounded
 from providers.azure import session
 from providers.azure.errors import UsageError, WriteRefused
 from providers.azure.reader import Permissions
@@ -315,6 +324,69 @@ def test_an_answer_that_stops_in_its_middle_is_a_gap(serve):
 
     arm.inject(LIST, half)
     assert scan(arm, "--request-timeout", "1").gap()["reason"] in ("timeout", "unreachable")
+
+
+BOMB = gzip.compress(b" " * 3_000_000)
+
+
+@pytest.mark.parametrize("fault", [drip(0.01), drip_headers(), drip_chunks()])
+def test_an_answer_that_drips_for_ever_is_a_gap_and_not_asked_for_again(serve, fault):
+    arm = serve()
+    arm.inject(LIST, fault)
+    started = time.monotonic()
+    gap = scan(arm, "--request-timeout", "0.2").gap()
+    assert time.monotonic() - started < 15
+    assert (gap["reason"], gap["detail"]) == ("timeout", "Azure did not finish its answer within 2 s")
+    assert len([r for r in arm.requests if r.path == LIST[1:-1]]) == 1
+
+
+@pytest.mark.parametrize(
+    "fault", [flood(), body(b" " * 3_000_000), body(BOMB, Content_Encoding="gzip"), body(b" " * 3_000_000, code=403)]
+)
+def test_an_answer_that_is_too_large_is_a_gap_and_not_asked_for_again(serve, monkeypatch, fault):
+    monkeypatch.setattr(bounded, "MAX_BODY", 2 << 20)
+    arm = serve()
+    arm.inject(LIST, fault)
+    gap = scan(arm).gap()
+    assert (gap["reason"], gap["detail"]) == ("bad_data", "Azure sent an answer of more than 2 MiB")
+    assert len([r for r in arm.requests if r.path == LIST[1:-1]]) == 1
+
+
+def test_answers_end_through_a_proxy_too(serve, monkeypatch):
+    arm = serve(tls=True)
+    with Proxy(arm.port) as proxy:
+        for name in ("HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://{proxy.url}")
+        arm.inject(LIST, drip(0.01))
+        gap = scan(arm, "--request-timeout", "0.2").gap()
+    assert "did not finish its answer" in gap["detail"]
+    assert proxy.heads[0].startswith("CONNECT ")
+
+
+@pytest.mark.parametrize(
+    "password", ["hush/hush", "hush#hush", "hush?hush", "hush\\hush", "hush@hu/sh", "hush hush", "hüsh"]
+)
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"])
+def test_a_proxy_whose_password_would_be_shown_is_a_usage_error(serve, monkeypatch, password, variable):
+    arm = serve()
+    for url in (f"http://me:{password}@127.0.0.1:9", f"me:{password}@127.0.0.1:9", f"//me:{password}@127.0.0.1:9"):
+        monkeypatch.setenv(variable, url)
+        result = kubeposture("scan", "aks", "--arm-endpoint", arm.url)
+        assert (result.code, result.stdout, arm.requests) == (2, "", [])
+        assert f"the proxy that {variable.upper()} names cannot be used" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+        assert "sh" not in result.stderr.replace("such", "")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:hush%2Fhush@127.0.0.1:9", "me:hush@127.0.0.1:9", "http://me:hu@sh@127.0.0.1:9"]
+)
+def test_a_proxy_that_does_not_answer_is_named_without_its_password(serve, monkeypatch, url):
+    with ArmServer(small_estate(), tls=True) as arm:
+        serve()
+        monkeypatch.setenv("HTTPS_PROXY", url)
+        result = kubeposture("scan", "aks", "--arm-endpoint", arm.url, "--planes", "control")
+    assert "hu" not in result.stdout.replace("Thu", "") + result.stderr
 
 
 def test_a_provider_that_was_never_registered_has_no_clusters(serve):
@@ -623,6 +695,121 @@ def test_a_credential_of_another_tenant_is_named_and_not_used(serve):
     assert TENANT in detail
 
 
+def test_a_managed_identity_is_not_used_for_a_tenant_that_only_has_a_name(serve, monkeypatch, tmp_path):
+    """It would give a token of its own tenant, and there is nothing that this could be compared with."""
+    arm = serve()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = scan(arm, "--tenant", "contoso.onmicrosoft.com")
+    assert (found.code, arm.requests, arm.tokens) == (4, [], [])
+    [detail] = {g["detail"] for g in found.report["gaps"]}
+    assert "for tenant contoso.onmicrosoft.com" in detail
+    assert "a managed identity is used only where --tenant is the tenant's id" in detail
+
+
+def test_a_managed_identity_that_was_chosen_is_not_used_for_a_name_either(serve, monkeypatch):
+    arm = serve()
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+    result = kubeposture("scan", "aks", "--arm-endpoint", arm.url, "--tenant", "contoso.onmicrosoft.com")
+    assert (result.code, result.stdout, arm.requests, arm.tokens) == (2, "", [], [])
+    assert "a managed identity is used only where --tenant is the tenant's id" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def az(folder, monkeypatch, token):
+    """An Azure CLI that writes down its arguments, and prints this token."""
+    answer = {"accessToken": token, "expires_on": int(time.time()) + 3600, "tokenType": "Bearer"}
+    (folder / "answer.json").write_text(json.dumps(answer))
+    (folder / "az").write_text(f'#!/bin/sh\necho "$@" >> {folder}/asked\ncat {folder}/answer.json\n')
+    (folder / "az").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
+
+
+@pytest.mark.parametrize("tenant", [TENANT, "contoso.onmicrosoft.com"])
+def test_the_tenant_is_passed_on_to_the_credential(serve, monkeypatch, tmp_path, tenant):
+    arm = serve()
+    az(tmp_path, monkeypatch, arm.issue())
+    found = scan(arm, "--tenant", tenant)
+    assert (found.code, found.gaps) == (0, {})
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert asked
+    assert all(f"--tenant {tenant}" in line for line in asked)
+
+
+def test_without_a_tenant_the_credential_chooses(serve, monkeypatch, tmp_path):
+    arm = serve()
+    az(tmp_path, monkeypatch, arm.issue())
+    assert scan(arm).code == 0
+    assert "--tenant" not in (tmp_path / "asked").read_text()
+
+
+@pytest.mark.parametrize(
+    ("cloud", "authority"),
+    [("AzureUSGovernment", "login.microsoftonline.us"), ("AzureChinaCloud", "login.chinacloudapi.cn")],
+)
+def test_a_sovereign_cloud_has_an_authority_of_its_own(monkeypatch, cloud, authority):
+    """Whatever the environment says; only there is the secret of a service principal sent."""
+    with Listener() as proxy:
+        for name, value in {
+            "AZURE_CLIENT_ID": guid("scanner"),
+            "AZURE_TENANT_ID": TENANT,
+            "AZURE_CLIENT_SECRET": "secret",
+            "AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential",
+            "AZURE_AUTHORITY_HOST": "login.example",
+            "HTTPS_PROXY": proxy.url,
+        }.items():
+            monkeypatch.setenv(name, value)
+        found = scan("http://127.0.0.1:9", "--cloud", cloud)
+    assert found.code == 4
+    assert set(proxy.asked) == {f"CONNECT {authority}:443 HTTP/1.0"}
+
+
+class Listener(socketserver.ThreadingTCPServer):
+    """A proxy that writes down what is asked of it, and refuses it."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Refuse)
+        self.asked, self.url = [], f"http://127.0.0.1:{self.server_address[1]}"
+
+    def __enter__(self):
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        return self
+
+    def __exit__(self, *_):
+        self.shutdown()
+        self.server_close()
+
+
+class _Refuse(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.server.asked.append(self.rfile.readline().decode().strip().replace("HTTP/1.1", "HTTP/1.0"))
+        self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+
+
+def test_a_netrc_does_not_take_the_place_of_the_token(serve, monkeypatch, tmp_path):
+    arm = serve()
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login someone password hush\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert scan(arm).code == 0
+    assert {r.authorization.partition(" ")[0] for r in arm.requests} == {"Bearer"}
+
+
+@pytest.mark.parametrize("seconds", [0.7, 0.9])
+def test_a_retry_waits_as_long_as_azure_asks(serve, monkeypatch, seconds):
+    monkeypatch.setattr(session, "LONGEST_WAIT", 20)
+    arm = serve()
+    busy, times = status(429, retry_after=seconds), []
+
+    def once(handler):
+        times.append(time.monotonic())
+        return busy(handler) if len(times) == 1 else "pass"
+
+    arm.inject(LIST, once)
+    assert scan(arm).code == 0
+    assert times[1] - times[0] >= seconds
+
+
 @pytest.mark.parametrize("chain", ["EnvironmentCredential", "dev"])
 def test_no_credential_is_one_sentence_that_names_what_was_tried(monkeypatch, tmp_path, chain):
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", chain)
@@ -680,7 +867,8 @@ def test_a_token_that_ends_in_mid_scan_is_renewed(serve):
 
 def test_a_token_that_is_taken_away_in_mid_scan_loses_no_cluster_and_no_finding(serve):
     arm = serve(private_cluster(), entra_cluster(), public_cluster())
-    clean = scan(arm)
+    clean = scan(arm, "--concurrency", "1")
+    assert (clean.code, clean.gaps) == (0, {})
     arm.inject("/diagnosticSettings$", lambda handler: handler.arm.revoke() or "pass", times=1)
     found = scan(arm, "--concurrency", "1")
     assert (found.code, found.clusters) == (3, clean.clusters)

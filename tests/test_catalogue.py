@@ -457,7 +457,7 @@ FOR_PROVIDERS = {
         *("model", "kube", "wire", "normalize", "inventory", "owners", "workloads", "bundle", "collect"),
         *("safe_yaml", "cloud", "azure", "aws", "plain", "__project__", "__version__"),
     )
-}
+} | {"providers.bounded", "providers.proxies"}
 
 
 def modules(package: str) -> list[Path]:

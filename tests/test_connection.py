@@ -5,9 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import select
 import socket
-import socketserver
 import subprocess
 import sys
 import tempfile
@@ -21,12 +19,28 @@ from typing import Any
 
 import pytest
 import yaml
-from apiserver import ApiServer, body, drip, hang, html, redirect, reset, short, status, tls
+from apiserver import (
+    ApiServer,
+    body,
+    drip,
+    drip_chunks,
+    drip_headers,
+    flood,
+    hang,
+    html,
+    redirect,
+    reset,
+    short,
+    status,
+    tls,
+)
+from proxyserver import Proxy
 from urllib3.exceptions import InsecureRequestWarning
 
-from providers.kubernetes import connection, kubeconfig, transport
+from providers import bounded
+from providers.kubernetes import connection, kubeconfig
 from providers.kubernetes.connection import Connection, connect
-from providers.kubernetes.credentials import ApiAccess
+from providers.kubernetes.credentials import ApiAccess, address
 from providers.kubernetes.errors import ApiError, ConfigError
 from providers.kubernetes.kubeconfig import contexts
 from scanner.model import GapReason
@@ -294,27 +308,13 @@ def test_after_the_deadline_nothing_is_sent(server: ApiServer, open_: Open) -> N
 # --- servers that do not answer ---
 
 
-def _drip_headers(handler: Any) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
-    while not handler.api.stopping.wait(0.01):
-        handler.wfile.write(b"a")
-    handler.close_connection = True
-
-
-def _drip_chunks(handler: Any) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    while not handler.api.stopping.wait(0.01):
-        handler.wfile.write(b"1\r\n \r\n")
-    handler.close_connection = True
-
-
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
         (hang(), "did not answer within 0.1 s"),
         (drip(0.01), "did not finish its answer within 0.4 s"),
-        (_drip_headers, "did not finish its answer within 0.4 s"),
-        (_drip_chunks, "did not finish its answer within 0.4 s"),
+        (drip_headers(), "did not finish its answer within 0.4 s"),
+        (drip_chunks(), "did not finish its answer within 0.4 s"),
     ],
 )
 def test_a_silent_or_dripping_server_ends_in_time(server: ApiServer, open_: Open, fault: Any, said: str) -> None:
@@ -391,17 +391,17 @@ def test_answers_that_cannot_be_read(server: ApiServer, open_: Open, fault: Any)
     assert json.loads(made.get("/version"))["major"] == "1"
 
 
-def _endless(handler: Any) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n")
-    while not handler.api.stopping.is_set():
-        handler.wfile.write(b" " * 65536)
-
-
 @pytest.mark.parametrize(
-    "fault", [body(b" " * 70_000), body(gzip.compress(b" " * 70_000), Content_Encoding="gzip"), _endless]
+    "fault",
+    [
+        body(b" " * 70_000),
+        body(gzip.compress(b" " * 70_000), Content_Encoding="gzip"),
+        flood(),
+        flood(b"-1\r\n" + b" " * 65536),
+    ],
 )
 def test_a_body_has_a_largest_size(server: ApiServer, open_: Open, monkeypatch: pytest.MonkeyPatch, fault: Any) -> None:
-    monkeypatch.setattr(transport, "MAX_BODY", 65_536)
+    monkeypatch.setattr(bounded, "MAX_BODY", 65_536)
     server.inject(PODS, fault)
     error = failure(open_(server))
     assert error.reason is GapReason.BAD_DATA
@@ -491,53 +491,52 @@ def test_an_unusable_authority(server: ApiServer, open_: Open, data: str) -> Non
         open_(server, cluster={"server": "https://127.0.0.1:1", "certificate-authority-data": data})
 
 
+# --- what a context names, without asking anything ---
+
+
+def test_the_address_of_a_context_that_cannot_be_read(config: Path, tmp_path: Path) -> None:
+    authority = tls().ca
+    (tmp_path / "ca.crt").write_bytes(authority)
+    entries = {
+        "inline": {"server": "https://a.example/", "certificate-authority-data": base64.b64encode(authority).decode()},
+        "file": {"server": "https://b.example:6443", "certificate-authority": "ca.crt"},
+        "system": {"server": "https://c.example"},
+        "no-file": {"server": "https://d.example", "certificate-authority": "gone.crt"},
+        "no-url": {"server": "d.example", "certificate-authority": "ca.crt"},
+    }
+    names = [*entries, "no-cluster"]
+    document = {
+        "contexts": [{"name": name, "context": {"cluster": name, "user": "not there"}} for name in names],
+        "clusters": [{"name": name, "cluster": cluster} for name, cluster in entries.items()],
+    }
+    config.write_text(yaml.safe_dump(document))
+    assert [address(context) for context in contexts(str(config), ["*"])] == [
+        ("https://a.example", authority),
+        ("https://b.example:6443", authority),
+        ("https://c.example", None),
+        ("https://d.example", None),
+        ("", None),
+        ("", None),
+    ]
+
+
+def test_the_config_of_a_plug_in_that_is_no_json(open_: Open, config: Path) -> None:
+    text = """
+        current-context: c
+        contexts: [{name: c, context: {cluster: c, user: u}}]
+        users: [{name: u, user: {exec: {command: "true", apiVersion: v1, provideClusterInfo: true}}}]
+        clusters:
+        - name: c
+          cluster:
+            server: https://127.0.0.1:1
+            extensions: [{name: client.authentication.k8s.io/exec, extension: {2026-01-01: hush}}]
+    """
+    config.write_text(text)
+    with pytest.raises(ConfigError, match="is no JSON"):
+        connect(contexts(str(config))[0], request_timeout=1)
+
+
 # --- proxies ---
-
-
-class Proxy(socketserver.ThreadingTCPServer):
-    """Sends everything to one port, whatever host was asked for: CONNECT, and absolute URLs of plain http."""
-
-    daemon_threads = False
-
-    def __init__(self, port: int, answer: bytes = b"HTTP/1.1 200 OK\r\n\r\n") -> None:
-        super().__init__(("127.0.0.1", 0), _ProxyHandler)
-        self.port, self.answer = port, answer
-        self.heads: list[str] = []
-        self.url = f"127.0.0.1:{self.server_address[1]}"
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
-
-    def __enter__(self) -> Proxy:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-        self.thread.join()
-
-
-class _ProxyHandler(socketserver.BaseRequestHandler):
-    def handle(self) -> None:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += self.request.recv(4096)
-        self.server.heads.append(head.decode())
-        with socket.create_connection(("127.0.0.1", self.server.port)) as upstream:
-            if head.startswith(b"CONNECT"):
-                self.request.sendall(self.server.answer)
-            else:
-                method, url, rest = head.split(b" ", 2)
-                upstream.sendall(b" ".join((method, b"/" + url.split(b"/", 3)[3], rest)))
-            _pump(self.request, upstream)
-
-
-def _pump(one: socket.socket, other: socket.socket) -> None:
-    while True:
-        for ready in select.select([one, other], [], [], 5)[0]:
-            data = ready.recv(65536)
-            if not data:
-                return
-            (other if ready is one else one).sendall(data)
 
 
 NAME = "cluster.example"
@@ -590,6 +589,29 @@ def test_a_loopback_needs_no_proxy(server: ApiServer, open_: Open, monkeypatch: 
     assert open_(server).get(PODS)
 
 
+@pytest.mark.parametrize("password", ["hush/hush", "hush#hush", "hush?hush", "hush\\hush", "hush[hush", "hush hush"])
+@pytest.mark.parametrize("where", ["kubeconfig", "environment"])
+def test_a_password_that_cannot_be_told_from_the_proxys_host(
+    server: ApiServer, open_: Open, monkeypatch: pytest.MonkeyPatch, password: str, where: str
+) -> None:
+    url = f"http://me:{password}@127.0.0.1:9"
+    if where == "environment":
+        monkeypatch.setenv("HTTPS_PROXY", url)
+    cluster = {"server": f"https://{NAME}"} | ({"proxy-url": url} if where == "kubeconfig" else {})
+    with pytest.raises(ConfigError, match="must be percent-encoded") as error:
+        open_(server, cluster=cluster)
+    assert "hush" not in str(error.value)
+
+
+@pytest.mark.parametrize("password", ["hush%2Fhush", "hu@hush", "hush"])
+def test_a_proxy_that_is_not_there_is_told_without_its_password(server: ApiServer, open_: Open, password: str) -> None:
+    made = open_(server, cluster={"server": f"https://{NAME}", "proxy-url": f"http://me:{password}@127.0.0.1:9"})
+    error = failure(made)
+    assert error.reason is GapReason.UNREACHABLE
+    assert "through the proxy" in error.detail
+    assert "hush" not in error.detail
+
+
 def test_a_proxy_that_refuses(open_: Open) -> None:
     with ApiServer(tls=tls(NAME), token=TOKEN) as server:
         with Proxy(server.port, b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n") as proxy:
@@ -603,7 +625,7 @@ def test_a_proxy_that_refuses(open_: Open) -> None:
         assert server.requests == []
 
 
-@pytest.mark.parametrize("url", ["ftp://proxy", "http://", "socks5://proxy:1080"])
+@pytest.mark.parametrize("url", ["ftp://proxy", "http://", "socks5://proxy:1080", "http://proxy:hush", "proxy:99999"])
 def test_unusable_proxies(server: ApiServer, open_: Open, url: str) -> None:
     with pytest.raises(ConfigError, match="proxy"):
         open_(server, cluster={"server": f"https://{NAME}", "proxy-url": url})

@@ -389,6 +389,7 @@ CRASHERS = """
 import resource, sys
 from providers.files.document import Document
 from providers.files.documents import read, read_json
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # Linux hands that of the process that started it down
 n = 50_000
 texts = [b"[" * n, b"{" * n, b"- " * n, b"? " * n, b"a: [" * n, b'{"a":' * n, b"[" * n + b"]" * n, b"&a [" * n,
          b"- " * n + b"x", b"!!seq [" * n, b"\\n".join(b" " * i + b"a:" for i in range(4_000)),
@@ -412,7 +413,8 @@ for text in (bomb, merges, "a: &a [*a, *a, *a]", "a: &a {b: *a, c: *a}", "[" + "
     print(found.message)
 [found] = read(strings.encode())
 assert isinstance(found, Document)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) // 1024)
 """
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from providers import bounded, proxies
 from providers.aws.errors import AwsError, UsageError, WriteRefused
+from providers.bounded import Endless
 from scanner import __project__, __version__
 from scanner.model import GapReason
 from scanner.plain import plain
@@ -16,13 +18,37 @@ from scanner.plain import plain
 Json = dict[str, Any]
 
 ATTEMPTS = 8
+WHOLE_ANSWER = 10  # times the read time-out: what a server that sends a byte now and then may take
 HOME = "us-east-1"  # asked what is not of one region, where none is configured
-_READS = re.compile(r"(?:List|Describe|Get|BatchGet)[A-Z]\w*")
-# By which boto3 itself turns a profile, a pod's or a pipeline's token into credentials.
-_LOGINS = {
-    "sts": ("AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity"),
-    "sso-oidc": ("CreateToken",),
-    "signin": ("CreateOAuth2Token",),
+# All that may leave. Of reads those that a scan needs, as there are others that hand out secrets: ecr's
+# GetAuthorizationToken, sts' GetSessionToken and the like.
+_ALLOWED: Mapping[str, frozenset[str]] = {
+    service: frozenset(operations)
+    for service, operations in {
+        "ec2": ("DescribeRegions", "DescribeRouteTables", "DescribeSubnets"),
+        "ecr": (
+            *("BatchGetRepositoryScanningConfiguration", "DescribeRepositories", "GetLifecyclePolicy"),
+            "GetRepositoryPolicy",
+        ),
+        "eks": (
+            *("DescribeAddon", "DescribeCluster", "DescribeClusterVersions", "DescribeFargateProfile"),
+            *("DescribeNodegroup", "ListAccessEntries", "ListAddons", "ListAssociatedAccessPolicies", "ListClusters"),
+            *("ListFargateProfiles", "ListNodegroups"),
+        ),
+        "guardduty": ("GetDetector", "ListDetectors"),
+        "iam": (
+            *("GetOpenIDConnectProvider", "GetPolicy", "GetPolicyVersion", "GetRole", "GetRolePolicy"),
+            *("ListAttachedRolePolicies", "ListOpenIDConnectProviders", "ListRolePolicies"),
+        ),
+        "inspector2": ("BatchGetAccountStatus",),
+        "logs": ("DescribeLogGroups", "DescribeSubscriptionFilters"),
+        "organizations": ("ListAccounts",),
+        # By these boto3 itself turns a profile, a pod's or a pipeline's token into credentials.
+        "sts": ("AssumeRole", "AssumeRoleWithSAML", "AssumeRoleWithWebIdentity", "GetCallerIdentity"),
+        "sso": ("GetRoleCredentials",),
+        "sso-oidc": ("CreateToken",),
+        "signin": ("CreateOAuth2Token",),
+    }.items()
 }
 _REASONS = {
     GapReason.FORBIDDEN: (
@@ -36,6 +62,8 @@ _REASONS = {
 }
 _NOT_ENABLED = frozenset({"UnrecognizedClientException", "InvalidClientTokenId", "OptInRequired"})
 _UNKNOWN = _NOT_ENABLED | {"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+# One sentence for every call, whatever each service says, so that the gaps can be told as one.
+EXPIRED = "the AWS credentials have expired: log in again, with a session that lasts longer than the scan"
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
 _BY_POLICY = re.compile(r"explicit deny in a service control policy", re.IGNORECASE)
 
@@ -49,6 +77,7 @@ class AwsAccount:
         self._session = session
         # On the session, so that each client of it is guarded from its first call on.
         session.events.register("before-call", refuse_writes)
+        self._seconds = WHOLE_ANSWER * request_timeout
         self._config = Config(
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
             connect_timeout=min(request_timeout, 5),
@@ -93,6 +122,12 @@ class AwsAccount:
                     made = self._session.client(service, region_name=region, config=self._config)
                 except (BotoCoreError, ValueError) as error:
                     raise AwsError(GapReason.NOT_CONFIGURED, plain(str(error))) from None
+                limit = bounded.for_each_answer(self._seconds)
+                http = made._endpoint.http_session  # botocore offers no other way to it
+                http._pool_classes_by_scheme.update(bounded.pool_classes(http._pool_classes_by_scheme, limit))
+                # For the client, as its own rules for retries come before those of the session.
+                name = made.meta.service_model.service_id.hyphenize()
+                made.meta.events.register_first(f"needs-retry.{name}", _give_up)
                 self._clients[service, region] = made
             return self._clients[service, region]
 
@@ -104,9 +139,15 @@ class AwsAccount:
         return found
 
     def sts_host(self, region: str) -> str:
-        """The regional STS of the region's partition."""
-        suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-        return f"sts.{region}.{suffix}"
+        """The regional STS, by botocore's own data. Raises AwsError for a region of which it knows no partition."""
+        from botocore.regions import EndpointResolver
+
+        data = self._session._session.get_component("data_loader").load_data("endpoints")
+        known = EndpointResolver(data).construct_endpoint("sts", region)
+        if not known:
+            raise AwsError(GapReason.NOT_CONFIGURED, f"boto3 knows no region {plain(region)}: it may be too old")
+        host: str = known["hostname"]
+        return host
 
     def call(self, service: str, region: str | None, operation: str, **parameters: Any) -> Json:
         """One answer. Raises AwsError."""
@@ -118,12 +159,19 @@ class AwsAccount:
         try:
             answer: Json = getattr(client, xform_name(operation))(**parameters)
         except (ClientError, BotoCoreError) as error:
+            if endless := _endless(error):
+                raise self._too_much(endless) from None
             raise _failure(error, f"{client.meta.service_model.signing_name}:{operation}") from None
         except (*_NOT_UNDERSTOOD, ResponseParserError) as error:
             # What botocore's parsers raise for an answer of a proxy, or one of another shape.
             detail = f"the answer to {operation} is not understood ({type(error).__name__})"
             raise AwsError(GapReason.BAD_DATA, detail) from None
         return answer
+
+    def _too_much(self, error: Endless) -> AwsError:
+        if error.slow:
+            return AwsError(GapReason.TIMEOUT, f"AWS did not finish its answer within {self._seconds:g} s")
+        return AwsError(GapReason.BAD_DATA, f"AWS sent an answer of more than {bounded.MAX_BODY >> 20} MiB")
 
     def pages(
         self, service: str, region: str | None, operation: str, items: str, **parameters: Any
@@ -165,10 +213,19 @@ _TOKENS = {
 
 
 def refuse_writes(model: Any, **_: Any) -> None:
-    """A botocore event hook: raises WriteRefused before anything but a read or a login is sent."""
-    logins = _LOGINS.get(model.service_model.service_name, ())
-    if not (_READS.fullmatch(model.name) or model.name in logins):
+    """A botocore event hook: raises WriteRefused before anything but a read that a scan needs, or a login, is sent."""
+    if model.name not in _ALLOWED.get(model.service_model.service_name, ()):
         raise WriteRefused(f"refused to call {plain(model.name)}")
+
+
+def _give_up(caught_exception: Exception | None, **_: Any) -> bool | None:
+    """A botocore event hook: what never ends is not asked for again."""
+    return False if _endless(caught_exception) else None
+
+
+def _endless(error: Exception | None) -> Endless | None:
+    cause = getattr(error, "kwargs", {}).get("error")  # where botocore keeps what it did not expect
+    return cause if isinstance(cause, Endless) else None
 
 
 def _failure(error: Any, action: str) -> AwsError:
@@ -185,7 +242,7 @@ def _failure(error: Any, action: str) -> AwsError:
         why = f"the region is not enabled for this account ({detail})"
         return AwsError(GapReason.FORBIDDEN, why, code=code, said=detail)
     if code in _EXPIRED:
-        return AwsError(GapReason.FORBIDDEN, f"the credentials have expired ({detail})", code=code)
+        return AwsError(GapReason.FORBIDDEN, EXPIRED, code=code)
     if code in _REASONS[GapReason.THROTTLED] or status == 429:
         return AwsError(GapReason.THROTTLED, detail, code=code)
     if code in _REASONS[GapReason.FORBIDDEN] or status == 403:
@@ -218,10 +275,13 @@ def _no_answer(error: Exception) -> AwsError:
 
 
 def session(profile: str | None) -> Any:
-    """boto3's own chain, or one profile of it. Raises UsageError for a profile that does not exist."""
+    """boto3's own chain, or one profile of it. Raises UsageError for a profile that does not exist, and for proxies
+    whose password would be shown."""
     import boto3
     from botocore.exceptions import BotoCoreError
 
+    if problem := proxies.unusable():
+        raise UsageError(problem)
     try:
         return boto3.Session(botocore_session=_botocore(profile))
     except BotoCoreError as error:

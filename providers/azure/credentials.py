@@ -74,11 +74,14 @@ class Credential:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         # In the usual cloud AZURE_AUTHORITY_HOST keeps its meaning.
         own_cloud = {} if cloud.name == "AzureCloud" else {"authority": cloud.authority}
-        tenants = {"additionally_allowed_tenants": [tenant]} if tenant else {}
+        tenants: dict[str, Any] = {"additionally_allowed_tenants": [tenant]} if tenant else {}
+        if _is_name(tenant):
+            tenants["exclude_managed_identity_credential"] = True
         try:
             self._chain = DefaultAzureCredential(**own_cloud, **tenants)
         except (ValueError, OSError) as error:
-            raise UsageError(f"the Azure credential of this environment cannot be used: {plain(str(error))}") from None
+            problem = f"the Azure credential of this environment cannot be used: {plain(str(error))}"
+            raise UsageError(problem + (f"; {_BY_NAME}" if _is_name(tenant) else "")) from None
         self._tenant = tenant
         self._kept: dict[str, tuple[str, float]] = {}  # by scope, with the time until which it is used
         self._lock = threading.Lock()
@@ -112,7 +115,7 @@ class Credential:
         except (AzureError, ValueError, OSError) as error:
             raise ArmError(GapReason.NOT_CONFIGURED, explain(str(error), self._tenant)) from None
         tenant = _tenant_of(token)
-        if self._tenant and tenant and _GUID.fullmatch(self._tenant) and tenant != self._tenant.lower():
+        if self._tenant and tenant and not _is_name(self._tenant) and tenant != self._tenant.lower():
             raise ArmError(
                 GapReason.NOT_CONFIGURED,
                 f"the credential belongs to tenant {tenant}, not to tenant {self._tenant} that --tenant names",
@@ -122,8 +125,14 @@ class Credential:
 
 
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+# It has tokens of its own tenant alone, whatever is asked for, and those name the tenant by its id.
+_BY_NAME = "a managed identity is used only where --tenant is the tenant's id, and not its name"
 _TRIED = re.compile(r"^\s*(\w+Credential): ?(.*)", re.MULTILINE)
 _NOT_THERE = re.compile(r"unavailable|could not be found|not found on path|not installed|\brequires\b")
+
+
+def _is_name(tenant: str | None) -> bool:
+    return bool(tenant) and not _GUID.fullmatch(tenant or "")
 
 
 def _tenant_of(token: str) -> str:
@@ -143,8 +152,10 @@ def explain(message: str, tenant: str | None) -> str:
     # The chain stops at one that is configured and refused; those before it are only not there.
     said = next((text for _, text in reversed(tried) if text and not _NOT_THERE.search(text)), "")
     said = said or ("" if tried else message)
-    where = f" for tenant {tenant}" if tenant else ""
+    where = f" for tenant {plain(tenant)}" if tenant else ""
     sentence = f"no Azure credential{where} worked" + (f"; tried: {names}" if names else "")
     if said:
         sentence += f"; it said: {plain(said)[:250]}"
+    if _is_name(tenant):
+        sentence += f"; {_BY_NAME}"
     return f"{sentence}; log in with `az login`, or set AZURE_CLIENT_ID, AZURE_TENANT_ID and a secret or certificate"

@@ -10,10 +10,12 @@ import ipaddress
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from providers import bounded, proxies
 from providers.azure.credentials import Cloud, Credential, explain
 from providers.azure.errors import ArmError, UsageError, WriteRefused
 from scanner import __project__, __version__
@@ -25,6 +27,7 @@ Json = dict[str, Any]
 LONGEST_WAIT = 20.0  # seconds that a Retry-After is followed for
 ATTEMPTS = 4
 MAX_PAGES = 10_000
+WHOLE_ANSWER = 10  # times the read time-out: what a server that sends a byte now and then may take
 CREDENTIALS = "listClusterUserCredential"
 _NAME = r"(?!\.+/)[\w.()-]+"  # nothing that a server could decode into other parts of a path
 _POST = re.compile(
@@ -69,9 +72,12 @@ class Session:
         from azure.mgmt.containerservice import ContainerServiceClient
 
         self.endpoint = check_endpoint(cloud.arm if endpoint is None else endpoint)
+        if problem := proxies.unusable():
+            raise UsageError(problem)
         self.credential = Credential(cloud, tenant)
         self._scope = cloud.scope
         self._versions: dict[str, str] = {}  # api-versions that this cloud has in place of the usual ones
+        self._seconds = WHOLE_ANSWER * request_timeout
         self._options: dict[str, Any] = {
             "connection_timeout": min(request_timeout, 10),
             "read_timeout": request_timeout,
@@ -85,7 +91,7 @@ class Session:
             base_url=self.endpoint,
             credential_scopes=[cloud.scope],
             policies=_policies(self.credential, cloud.scope, self.endpoint),
-            transport=_transport(self.endpoint, connections),
+            transport=_transport(self.endpoint, connections, self._seconds),
         )
 
     def close(self) -> None:
@@ -159,10 +165,17 @@ class Session:
             return _object(response)
         except WriteRefused as error:
             raise ArmError(GapReason.BAD_DATA, str(error)) from None
+        except bounded.Endless as error:
+            raise self._endless(error) from None
         except ClientAuthenticationError as error:
             raise ArmError(GapReason.NOT_CONFIGURED, explain(str(error), None)) from None
         except AzureError as error:
             raise _failure(error) from None
+
+    def _endless(self, error: bounded.Endless) -> ArmError:
+        if error.slow:
+            return ArmError(GapReason.TIMEOUT, f"Azure did not finish its answer within {self._seconds:g} s")
+        return ArmError(GapReason.BAD_DATA, f"Azure sent an answer of more than {bounded.MAX_BODY >> 20} MiB")
 
 
 def _policies(credential: Credential, scope: str, endpoint: str) -> list[Any]:
@@ -231,14 +244,14 @@ def _origin(url: str) -> tuple[str, str, int | None]:
         return "", "", None
 
 
-def _transport(endpoint: str, connections: int) -> Any:
-    """Keeps as many connections as there are readers; the default of ten would close and open the others anew."""
+def _transport(endpoint: str, connections: int, seconds: float) -> Any:
+    """Keeps as many connections as there are readers; the default of ten would close and open the others anew.
+    `seconds` is what one answer may take."""
     import requests
     from azure.core.pipeline.transport import RequestsTransport
-    from requests.adapters import HTTPAdapter
 
     session = requests.Session()
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
+    adapter = _adapter(bounded.for_each_answer(seconds), connections)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     # The environment's proxies and CA are looked up here, and not for each request, where ~/.netrc would count too and
@@ -248,6 +261,43 @@ def _transport(endpoint: str, connections: int) -> Any:
     session.trust_env, session.proxies = False, {} if endpoint.startswith("http:") else found["proxies"]
     verify = True if found["verify"] is None else found["verify"]
     return RequestsTransport(session=session, connection_verify=verify)
+
+
+def _adapter(limit: Callable[[], bounded.Limit], connections: int) -> Any:
+    from requests.adapters import HTTPAdapter
+
+    lock = threading.Lock()
+
+    class Adapter(HTTPAdapter):  # type: ignore[misc, unused-ignore]
+        def init_poolmanager(self, *args: Any, **options: Any) -> None:
+            super().init_poolmanager(*args, **options)
+            self._bound(self.poolmanager)
+
+        def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+            with lock:
+                new = proxy not in self.proxy_manager
+                manager = super().proxy_manager_for(proxy, **options)
+                if new:
+                    self._bound(manager)
+            return manager
+
+        def _bound(self, manager: Any) -> None:
+            manager.pool_classes_by_scheme = bounded.pool_classes(manager.pool_classes_by_scheme, limit)
+
+        def send(self, request: Any, *args: Any, **options: Any) -> Any:
+            """Reads the body here, as requests itself would decode any number of bytes."""
+            response = super().send(request, *args, **options)
+            parts, size = [], 0
+            for part in response.iter_content(64 * 1024):
+                parts.append(part)
+                size += len(part)
+                if size > bounded.MAX_BODY:
+                    response.close()
+                    raise bounded.Endless(slow=False)
+            response._content = b"".join(parts)
+            return response
+
+    return Adapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
 
 
 def _kind_of(url: str) -> str:

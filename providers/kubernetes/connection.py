@@ -16,6 +16,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from providers import bounded
+from providers.bounded import Endless, Limit
 from providers.kubernetes import transport
 from providers.kubernetes.credentials import ApiAccess, Endpoint, Mint, resolve
 from providers.kubernetes.errors import LOGIN, ApiError, ConfigError
@@ -52,7 +54,7 @@ class Connection:
         self._mint = mint
         self._timeout = request_timeout
         self._deadline = math.inf if deadline is None else deadline
-        self._limit = transport.Limit()
+        self._limit = Limit()
         self._credential = mint()
         self._refused = False  # a fresh credential was not accepted either: do not mint one for every further request
         self.answered = False  # whether any answer has come, of whatever status
@@ -142,7 +144,7 @@ class Connection:
         if now >= self._deadline:
             raise ApiError(GapReason.TIMEOUT, f"the time for {self.server} was up before the request was sent")
         self._limit.at = min(now + _WHOLE_ANSWER * self._timeout, self._deadline)
-        self._limit.size = transport.MAX_BODY
+        self._limit.size = bounded.MAX_BODY
         left = self._limit.at - now
         timeout = Timeout(connect=min(_CONNECT_TIMEOUT, left), read=min(self._timeout, left))
         response = None
@@ -160,6 +162,8 @@ class Connection:
             body = transport.read_body(response)
         except HTTPError as error:
             raise self._failure(error) from error
+        except Endless as error:
+            raise self._endless(error) from None
         except ValueError as error:  # a chunk size, length or address that cannot be
             raise ApiError(
                 GapReason.BAD_DATA, f"{self.server} sent an answer that cannot be read: {plain(str(error))}"
@@ -224,6 +228,11 @@ class Connection:
         if isinstance(error, exceptions.TimeoutError):
             return ApiError(GapReason.TIMEOUT, self._too_slow(error))
         return self._broken(error.args[1] if len(error.args) > 1 else error)
+
+    def _endless(self, error: Endless) -> ApiError:
+        if not error.slow:
+            return ApiError(GapReason.BAD_DATA, f"{self.server} sent an answer that is too large")
+        return ApiError(GapReason.TIMEOUT, self._too_slow(error))
 
     def _too_slow(self, error: Exception) -> str:
         from urllib3.exceptions import ConnectTimeoutError

@@ -96,6 +96,20 @@ def resolve(source: Context | ApiAccess, deadline: float | None) -> tuple[Endpoi
     return endpoint, _user_mint(name, cluster, user, endpoint, deadline)
 
 
+def address(context: Context) -> tuple[str, bytes | None]:
+    """Server and authority (PEM) that a context names, without asking anything but its own files: what tells its
+    cluster where nothing could be read of it. "" and None for what is not there, or cannot be used."""
+    cluster = context.cluster or {}
+    try:
+        server = _server_url(text(cluster.get("server")), context.name)
+    except ConfigError:
+        return "", None
+    try:
+        return server, _file_or_data(cluster, "certificate-authority", context.name)
+    except ConfigError:
+        return server, None
+
+
 def _server_url(url: str, source: str) -> str:
     try:
         parts = urlsplit(url)
@@ -178,7 +192,7 @@ def _impersonation(user: Object) -> Iterator[tuple[str, str]]:
 def _token_from_file(path: str, certificate: bytes) -> Credential:
     try:
         token = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+    except (OSError, ValueError):  # ValueError: no UTF-8, or a NUL in the path
         raise ConfigError(f"token file {plain(path)} cannot be read") from None
     return Credential(_bearer(token, f"token file {plain(path)}"), certificate, time.monotonic() + _REREAD)
 
@@ -221,7 +235,11 @@ def _plugin_environment(plugin: Object, cluster: Object, endpoint: Endpoint) -> 
     info = {"apiVersion": plugin.get("apiVersion"), "kind": "ExecCredential", "spec": spec}
     pairs = ((text(item.get("name")), text(item.get("value"))) for item in map(mapping, elements(plugin.get("env"))))
     own = {name: value for name, value in pairs if name}
-    return {**os.environ, **own, "KUBERNETES_EXEC_INFO": json.dumps(info, default=str)}
+    try:
+        told = json.dumps(info, default=str)
+    except TypeError:  # YAML has keys that JSON lacks
+        raise ConfigError(f"{endpoint.server}: the config of its credential plug-in is no JSON") from None
+    return {**os.environ, **own, "KUBERNETES_EXEC_INFO": told}
 
 
 def _cluster_info(cluster: Object, endpoint: Endpoint) -> dict[str, Any]:

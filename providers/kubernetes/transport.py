@@ -7,26 +7,22 @@ from __future__ import annotations
 
 import base64
 import functools
-import http.client
 import importlib.util
-import io
-import math
 import os
 import ssl
 import tempfile
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from zlib import decompressobj
 from zlib import error as ZlibError  # noqa: N812 - zlib's name says nothing in an except clause
 
+from providers import bounded, proxies
+from providers.bounded import Endless, Limit, pool_classes
 from providers.kubernetes.credentials import Endpoint
 from providers.kubernetes.errors import ConfigError
 from scanner.plain import plain
 
-MAX_BODY = 256 * 1024 * 1024  # as it comes, and decoded; a page of 500 pods is about 4 MB
 _STEP = 16 * 1024 * 1024  # one read, so that most bodies are one bytes object that is never copied
 
 
@@ -70,48 +66,6 @@ def _load_certificate(context: ssl.SSLContext, pem: bytes, server: str) -> None:
         os.unlink(path)
 
 
-@dataclass
-class Limit:
-    """When the current request has to be over, and how many bytes it may still read."""
-
-    at: float = math.inf
-    size: int = 0
-
-
-class _Bounded(io.RawIOBase):
-    """A socket's stream that ends at the limit. Per-read time-outs never fire on a server that sends a byte now and
-    then, and nothing else is asked while HTTP reads headers or chunk sizes."""
-
-    def __init__(self, raw: Any, sock: Any, limit: Limit) -> None:
-        self._raw, self._sock, self._limit = raw, sock, limit
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self._limit.at - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the answer took too long")
-        usual = self._sock.gettimeout()
-        if usual is None or left < usual:
-            self._sock.settimeout(left)
-        count: int = self._raw.readinto(buffer) or 0
-        self._limit.size -= count
-        if self._limit.size < 0:
-            raise ValueError("the answer is too large")
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-def _bounded_response(limit: Limit, sock: Any, *args: Any, **kwargs: Any) -> http.client.HTTPResponse:
-    response = http.client.HTTPResponse(sock, *args, **kwargs)
-    response.fp = io.BufferedReader(_Bounded(response.fp.detach(), sock, limit), 64 * 1024)
-    return response
-
-
 def open_pool(endpoint: Endpoint, certificate: bytes, limit: Limit) -> Any:
     """The official client's pool manager with our TLS context, bounded answers, and only GET to this one server."""
     from kubernetes import client
@@ -125,20 +79,9 @@ def open_pool(endpoint: Endpoint, certificate: bytes, limit: Limit) -> Any:
     pool = client.ApiClient(configuration).rest_client.pool_manager
     if endpoint.server.startswith("https:"):
         pool.connection_pool_kw["ssl_context"] = _tls_context(endpoint, certificate)
-    pool.pool_classes_by_scheme = {
-        scheme: _bounded_pool(kind, limit) for scheme, kind in pool.pool_classes_by_scheme.items()
-    }
+    pool.pool_classes_by_scheme = pool_classes(pool.pool_classes_by_scheme, lambda: limit)
     pool.urlopen = functools.partial(_get_only, pool.urlopen, endpoint.server + "/")
     return pool
-
-
-def _bounded_pool(kind: Any, limit: Limit) -> Any:
-    connection = type(
-        "Connection",
-        (kind.ConnectionCls,),
-        {"response_class": staticmethod(functools.partial(_bounded_response, limit))},
-    )
-    return type("Pool", (kind,), {"ConnectionCls": connection})
 
 
 def _get_only(urlopen: Callable[..., Any], prefix: str, method: str, url: str, **kwargs: Any) -> Any:
@@ -155,10 +98,16 @@ def _set_proxy(configuration: Any, endpoint: Endpoint) -> None:
         configuration.proxy = None
     if not configuration.proxy:
         return
+    if not proxies.has_usable_login(configuration.proxy):
+        raise ConfigError(f"{endpoint.server}: the proxy cannot be used: {proxies.ADVICE}")
     url = configuration.proxy if "://" in configuration.proxy else f"http://{configuration.proxy}"
     parts = urlsplit(url)
     host = plain(parts.hostname or "")
-    if not host or parts.scheme not in ("http", "https", "socks5", "socks5h"):
+    try:
+        usable = bool(host) and parts.port != 0
+    except ValueError:  # a port that is no number
+        usable = False
+    if not usable or parts.scheme not in ("http", "https", "socks5", "socks5h"):
         raise ConfigError(f"{endpoint.server}: the proxy must be an http, https or socks5 URL")
     if parts.scheme.startswith("socks") and importlib.util.find_spec("socks") is None:
         raise ConfigError(f"{endpoint.server}: proxy {host} speaks SOCKS: install the package PySocks")
@@ -183,11 +132,11 @@ def read_body(response: Any) -> bytes:
 def _gunzip(data: bytes) -> bytes:
     decoder = decompressobj(wbits=31)
     try:
-        body = decoder.decompress(data, MAX_BODY + 1)
+        body = decoder.decompress(data, bounded.MAX_BODY + 1)
     except ZlibError:
         raise ValueError("it is not valid gzip") from None
-    if len(body) > MAX_BODY:
-        raise ValueError("the answer is too large")
+    if len(body) > bounded.MAX_BODY:
+        raise Endless(slow=False)
     if not decoder.eof:
         raise ValueError("its gzip stream is not complete")
     return body

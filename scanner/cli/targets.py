@@ -138,6 +138,7 @@ def kubeconfig_tasks(wanted: Contexts, inside: Inside) -> list[Task]:
 
 def _context_task(context: Context, inside: Inside) -> Task:
     from providers.kubernetes import errors
+    from providers.kubernetes.credentials import address
 
     def read(progress: Progress) -> Iterable[Reading]:
         try:
@@ -145,7 +146,9 @@ def _context_task(context: Context, inside: Inside) -> Task:
         except (errors.ConfigError, errors.ApiError) as error:
             reason = error.reason if isinstance(error, errors.ApiError) else GapReason.NOT_CONFIGURED
             id = inside.cluster_ids.get(context.name, "")
-            yield unread(context.name, "kubernetes", inside.kinds, reason, str(error), id)
+            reading = unread(context.name, "kubernetes", inside.kinds, reason, str(error), id)
+            reading.estate.keys = server_keys(*address(context))
+            yield reading
             return
         cluster = Cluster(
             id=look.scope,
