@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
+from scanner import cloud
 from scanner.cloud import CloudPart, CloudResource, Facts, Setting, labelled
-from scanner.model import Gap, GapReason, MissingEvidence
 
 T = TypeVar("T")
 
@@ -28,10 +28,7 @@ TEMPLATE_ROLES = (  # all others of the template for containers
 
 def stated(setting: Setting[T]) -> Setting[T]:
     """The setting; raises MissingEvidence where AWS did not send it and documents no value for that."""
-    if setting.sent is None:
-        detail = f"AWS did not send {setting.path}"
-        raise MissingEvidence(Gap(what=setting.path, reason=GapReason.BAD_DATA, detail=detail))
-    return setting
+    return cloud.stated(setting, "AWS")
 
 
 class EksCluster(CloudResource, kw_only=True, tag="eks"):

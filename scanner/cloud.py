@@ -58,6 +58,32 @@ def expect(
     return Verdict(Status.FAIL, reason, message, evidence, severity)
 
 
+def stated(setting: Setting[T], sender: str) -> Setting[T]:
+    """The setting; raises MissingEvidence where the cloud did not send it."""
+    if setting.sent is None:
+        detail = f"{sender} did not send {setting.path}"
+        raise MissingEvidence(Gap(what=setting.path, reason=GapReason.BAD_DATA, detail=detail))
+    return setting
+
+
+def malformed(where: str, what: str) -> MissingEvidence:
+    return MissingEvidence(Gap(what=where, reason=GapReason.BAD_DATA, detail=f"{where} is not {what}"))
+
+
+def wrong(items: Iterable[T], judge: Callable[[T], list[Evidence]]) -> list[Evidence]:
+    """What is wrong with any of the items; raises MissingEvidence where nothing is, but not all were understood."""
+    found: list[Evidence] = []
+    gaps: list[Gap] = []
+    for item in items:
+        try:
+            found += judge(item)
+        except MissingEvidence as missing:
+            gaps += missing.gaps
+    if gaps and not found:
+        raise MissingEvidence(*gaps)
+    return found
+
+
 class Facts(msgspec.Struct):
     """A JSON object and the path that leads to it. A value of an unexpected type raises MissingEvidence: it is not
     understood, and never taken for absent."""

@@ -73,6 +73,19 @@ class EksTarget(_Target, frozen=True):
     exclude_namespaces: tuple[str, ...] = ()
 
 
+class GkeTarget(_Target, frozen=True):
+    projects: tuple[str, ...] = ()
+    organizations: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    impersonate: str | None = None
+    gcp_endpoints: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    planes: Literal["both", "control", "data"] = "both"
+    namespaces: tuple[str, ...] = ()
+    exclude_namespaces: tuple[str, ...] = ()
+
+
 class KubeconfigTarget(_Target, frozen=True):
     contexts: tuple[str, ...] = ()
     kubeconfig: str | None = None
@@ -94,6 +107,7 @@ class Target(_Target, frozen=True):
 
     aks: AksTarget | None = None
     eks: EksTarget | None = None
+    gke: GkeTarget | None = None
     kubeconfig: KubeconfigTarget | None = None
     manifests: ManifestsTarget | None = None
     bundles: BundlesTarget | None = None

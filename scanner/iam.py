@@ -11,15 +11,10 @@ import re
 from collections.abc import Iterable
 
 from scanner.aws import stated
-from scanner.cloud import Facts
-from scanner.model import Gap, GapReason, MissingEvidence
+from scanner.cloud import Facts, malformed
 
 _LONGEST = 2048  # characters of an ARN, of an action far fewer
 _VARIABLE = re.compile(r"\$\{[^}]*\}")
-
-
-def malformed(where: str, what: str) -> MissingEvidence:
-    return MissingEvidence(Gap(what=where, reason=GapReason.BAD_DATA, detail=f"{where} is not {what}"))
 
 
 def statements(policy: Facts) -> list[Facts]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from scanner.aws import AwsRegion, EcrRepository, EksCluster
 from scanner.azure import AksCluster, ArcCluster, AzureSubscription, ContainerRegistry, SecurityConnector
 from scanner.cloud import CloudResource
+from scanner.gcp import ArtifactRepository, GkeCluster
 
 AnyResource = (
     AksCluster
@@ -15,6 +16,8 @@ AnyResource = (
     | EksCluster
     | EcrRepository
     | AwsRegion
+    | GkeCluster
+    | ArtifactRepository
 )
 RESOURCES: tuple[type[CloudResource], ...] = (
     AksCluster,
@@ -25,6 +28,8 @@ RESOURCES: tuple[type[CloudResource], ...] = (
     EksCluster,
     EcrRepository,
     AwsRegion,
+    GkeCluster,
+    ArtifactRepository,
 )
 # Everything a check may take as its subject, with the plural that names the list it comes from.
 SCOPES: dict[type, tuple[str, ...]] = {

@@ -226,6 +226,13 @@ def cloud_resource(entry: Object) -> CloudResource:
     kind, wire = _CLOUD[entry["type"]], entry["wire"]
     if kind.provider == "azure":
         resource = understood(kind, wire, "11111111-2222-3333-4444-555555555555")
+    elif kind.provider == "gcp":
+        path = wire.get("selfLink", "").partition("/v1/")[2] or wire["name"]
+        _, account, _, region, _, name = path.split("/")
+        resource = kind(
+            wire=kept(wire, kind.KEEP), id=f"//{kind.group}/{path}", name=name, account=account, region=region,
+            related={},
+        )  # fmt: skip
     else:
         id, name = (wire.get(key) or wire.get(f"repository{key.capitalize()}") for key in ("arn", "name"))
         region = id.split(":")[3] if ":" in id else id.partition("/")[2]

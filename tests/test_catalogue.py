@@ -16,6 +16,7 @@ from cli import kubeposture, process
 import checks
 from providers.aws.reader import BESIDE
 from providers.azure.reader import LISTS
+from providers.gcp import reader as gcp
 from scanner import config
 from scanner.check import (
     AZURE_SYSTEM,
@@ -148,6 +149,12 @@ MICROSOFT_CLOUD = {
     "aws-connector-defender-containers": (
         "Microsoft Defender for Containers should be enabled on AWS connectors",
         "11d0f4af-6924-4a2e-8b66-781a4553c828", "", "high"),
+    "gcp-gke-defender-arc-extension": (
+        "GKE clusters should have Microsoft Defender's extension for Azure Arc installed",
+        "0faf27b6-f1d5-4f50-b22a-5d129cba0113", "", "high"),
+    "gcp-gke-azure-policy-extension": (
+        "GKE clusters should have the Azure Policy extension installed",
+        "6273e20b-8814-4fda-a297-42a70b16fcbf", "", "high"),
     "aws-eks-defender-arc-extension": (
         "EKS clusters should have Microsoft Defender's extension for Azure Arc installed",
         "38307993-84fb-4636-8ce7-3a64466bb5cc", "", "high"),
@@ -157,6 +164,36 @@ MICROSOFT_CLOUD = {
     "gcp-connector-defender-advanced": (
         "Advanced configuration of Defender for Containers should be enabled on GCP connectors",
         "b7683ca3-3a11-49b6-b9d4-a112713edfa3", "", "high"),
+    "gcp-gke-auto-repair": (
+        "GKE cluster's auto repair feature should be enabled",
+        "6aeb69dc-0d01-4228-88e9-7e610891d5dd", "", "medium"),
+    "gcp-gke-auto-upgrade": (
+        "GKE cluster's auto upgrade feature should be enabled",
+        "1680e053-2e9b-4e77-a1c7-793ae286155e", "", "high"),
+    "gcp-gke-monitoring": (
+        "Monitoring on GKE clusters should be enabled",
+        "6a7b7361-5100-4a8c-b23e-f712d7dad39b", "", "medium"),
+    "gcp-gke-logging": (
+        "Logging for GKE clusters should be enabled",
+        "fa160a2c-e976-41cb-acff-1e1e3f1ed032", "", "high"),
+    "gcp-gke-web-dashboard": (
+        "GKE web dashboard should be disabled",
+        "d8fa5c03-a8e8-467b-992c-ad8b2db0f55e", "", "high"),
+    "gcp-gke-legacy-abac": (
+        "Legacy Authorization should be disabled on GKE clusters",
+        "bd1096e1-73cf-41ab-8f2a-257b78aed9dc", "", "high"),
+    "gcp-gke-authorized-networks": (
+        "Control Plane Authorized Networks should be enabled on GKE clusters",
+        "24df9ba4-8c98-42f2-9f64-50b095eca06f", "", "high"),
+    "gcp-gke-alias-ip": (
+        "GKE clusters should have alias IP ranges enabled",
+        "49016ecd-d4d6-4f48-a64f-42af93e15120", "", "low"),
+    "gcp-gke-private-cluster": (
+        "GKE clusters should have Private clusters enabled",
+        "d3e70cff-e4db-47b1-b646-0ac5ed8ada36", "", "high"),
+    "gcp-gke-network-policy": (
+        "Network policy should be enabled on GKE clusters",
+        "fd06513a-1e03-4d40-9159-243f76dcdcb7", "", "medium"),
 }
 # fmt: on
 FRAMEWORKS = {
@@ -296,7 +333,9 @@ def test_defaults_can_be_configured_as_they_are_shown(item: Check) -> None:
 @pytest.mark.parametrize("item", CATALOGUE.values(), ids=lambda c: c.id)
 def test_names_inside_a_declaration_exist(item: Check) -> None:
     assert set(item.required) | set(item.needs_if) | set(item.passed) <= set(item.parameters)
-    known = {"azure": {*LISTS}, "aws": {*BESIDE, *JOINED}, None: set(KINDS)}[item.provider]
+    known = {"azure": {*LISTS}, "aws": {*BESIDE, *JOINED}, "gcp": {*gcp.BESIDE, *JOINED}, None: set(KINDS)}[
+        item.provider
+    ]
     assert {*item.needs, *(kind for kinds in item.needs_if.values() for kind in kinds)} <= known
 
 
@@ -447,7 +486,7 @@ SDKS = ("azure", "boto3", "botocore", "google", "kubernetes", "msrest")
 FOR_CHECKS = {
     f"scanner.{m}"
     for m in (
-        *("model", "kube", "cloud", "azure", "aws", "check"),
+        *("model", "kube", "cloud", "azure", "aws", "gcp", "check"),
         *("cidr", "quantity", "image_ref", "ports", "iam"),
     )
 }
@@ -455,7 +494,7 @@ FOR_PROVIDERS = {
     f"scanner.{m}"
     for m in (
         *("model", "kube", "wire", "normalize", "inventory", "owners", "workloads", "bundle", "collect"),
-        *("safe_yaml", "cloud", "azure", "aws", "plain", "__project__", "__version__"),
+        *("safe_yaml", "cloud", "azure", "aws", "gcp", "plain", "__project__", "__version__"),
     )
 } | {"providers.bounded", "providers.proxies"}
 

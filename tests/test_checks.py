@@ -14,6 +14,7 @@ from support import FIXTURES, judge_fixture, line, objects, statuses
 import checks
 from scanner.aws import AwsRegion, EcrRepository
 from scanner.azure import AzureSubscription, SecurityConnector
+from scanner.gcp import ArtifactRepository
 from scanner.model import Finding
 
 FOLDER = FIXTURES / "checks"
@@ -76,6 +77,7 @@ def test_every_check_has_every_answer(check: str, answer: str) -> None:
         SecurityConnector,
         EcrRepository,
         AwsRegion,
+        ArtifactRepository,
     ):
         return  # they are not created or deleted while a scan looks
     assert [p for p in PATHS if p.parent.name == check and expected(p) == answer], f"no fixture {check}/{answer}-*.yaml"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster
 from scanner.check import NETWORK, check
-from scanner.cloud import Facts, expect
-from scanner.model import Evidence, Gap, MissingEvidence, Severity, Verdict, not_applicable
+from scanner.cloud import Facts, expect, wrong
+from scanner.gcp import GkeCluster
+from scanner.model import Evidence, Severity, Verdict, not_applicable, text
 
 
 @check(
@@ -80,15 +81,7 @@ def eks_addon_health(c: EksCluster) -> Verdict:
     addons = c.named("addons", "addonName")
     if not addons:
         return not_applicable("no_addons")
-    ill: list[Evidence] = []
-    gaps: list[Gap] = []
-    for addon in addons:
-        try:
-            ill += _symptoms(addon)
-        except MissingEvidence as missing:
-            gaps += missing.gaps
-    if gaps and not ill:
-        raise MissingEvidence(*gaps)
+    ill = wrong(addons, _symptoms)
     shown = ill or [addon.text("status").evidence for addon in addons]
     return expect(not ill, "add-ons have issues", *shown)
 
@@ -101,3 +94,24 @@ def _symptoms(addon: Facts) -> list[Evidence]:
     status = stated(addon.text("status"))
     working = status.equals("ACTIVE", "CREATING", "UPDATING", "DELETING")
     return [*([] if working else [status.evidence]), *issues]
+
+
+@check(
+    "gcp-gke-web-dashboard",
+    Severity.HIGH,
+    controls=NETWORK,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --update-addons "
+    "KubernetesDashboard=DISABLED`.",
+    refs=("mdc:d8fa5c03-a8e8-467b-992c-ad8b2db0f55e", "cis-gke-1.9:5.10.1"),
+)
+def gke_web_dashboard(c: GkeCluster) -> Verdict:
+    """GKE web dashboard should be disabled
+
+    The dashboard acts with rights of its own for whoever reaches it, and the add-on is retired. A cluster that does not
+    list it does not have it; one that lists it has it on unless it says that it is disabled.
+    """
+    path = "addonsConfig.kubernetesDashboard"
+    if c.get(path) is None:
+        return expect(True, "", Evidence(path, text(None)))
+    disabled = c.flag(f"{path}.disabled")
+    return expect(disabled.value, "the Kubernetes dashboard add-on is on", disabled)

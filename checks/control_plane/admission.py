@@ -7,6 +7,7 @@ import re
 from scanner.azure import AksCluster, ArcCluster
 from scanner.check import ACCESS, NETWORK, check
 from scanner.cloud import Setting, expect
+from scanner.gcp import GkeCluster, is_one_of
 from scanner.model import Severity, Verdict, not_applicable
 
 # Microsoft counts it in each control whose recommendations the policies decide.
@@ -68,3 +69,26 @@ def arc_policy_extension(c: ArcCluster) -> Verdict:
     state = c.extension("microsoft.policyinsights")
     problem = "not installed" if state.sent is None else "installed but not working"
     return expect(state.equals("Succeeded"), f"the Azure Policy extension is {problem}", state)
+
+
+@check(
+    "gcp-gke-binary-authorization",
+    Severity.MEDIUM,
+    controls=("Remediate vulnerabilities",),
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION "
+    "--binauthz-evaluation-mode=PROJECT_SINGLETON_POLICY_ENFORCE` once the project's policy names what may run.",
+    refs=("checkov:CKV_GCP_66",),
+)
+def gke_binary_authorization(c: GkeCluster) -> Verdict:
+    """GKE clusters should use Binary Authorization
+
+    Binary Authorization lets only images run that the project's policy allows, such as signed ones. What the policy
+    itself says is not judged here.
+    """
+    message = "every image may run"
+    mode = c.text("binaryAuthorization.evaluationMode")
+    former = c.flag("binaryAuthorization.enabled")  # Google ignores it where a mode is set
+    if mode.sent is None or mode.equals("EVALUATION_MODE_UNSPECIFIED"):
+        return expect(former.value, message, mode, former)
+    enforcing = ("PROJECT_SINGLETON_POLICY_ENFORCE", "POLICY_BINDINGS_AND_PROJECT_SINGLETON_POLICY_ENFORCE")
+    return expect(is_one_of(mode, enforcing, ("DISABLED", "POLICY_BINDINGS")), message, mode)

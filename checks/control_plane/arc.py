@@ -1,4 +1,4 @@
-"""Microsoft's extensions on EKS clusters: they come through a connection to Azure Arc."""
+"""Microsoft's extensions on EKS and GKE clusters: they come through a connection to Azure Arc."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from checks.control_plane.defender import may_be_onboarded
 from scanner.aws import EksCluster
 from scanner.check import check
 from scanner.cloud import CloudResource, Facts, Setting, expect
+from scanner.gcp import GkeCluster
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable
 
 _DEFENDER = ("Enable enhanced security features",)
 _SENSOR = "microsoft-defender-collector-ds"
+_NEEDS = ("arcConfig", "agents", "arcClusters", "connectors")
 
 
 @check(
@@ -20,7 +22,7 @@ _SENSOR = "microsoft-defender-collector-ds"
     "--cluster-type connectedClusters -g GROUP --cluster-name CLUSTER --name microsoft.azuredefender.kubernetes "
     "--extension-type microsoft.azuredefender.kubernetes`.",
     refs=("mdc:38307993-84fb-4636-8ce7-3a64466bb5cc",),
-    needs=("arcConfig", "agents", "arcClusters", "connectors", "defenderRoles"),
+    needs=(*_NEEDS, "defenderRoles"),
 )
 def eks_defender_arc_extension(c: EksCluster) -> Verdict:
     """EKS clusters should have Microsoft Defender's extension for Azure Arc installed
@@ -32,6 +34,70 @@ def eks_defender_arc_extension(c: EksCluster) -> Verdict:
     if not may_be_onboarded(c):
         return not_applicable("not_onboarded")
     return _extension(c, "microsoft.azuredefender.kubernetes", "the Defender extension", _SENSOR)
+
+
+@check(
+    "gcp-gke-defender-arc-extension",
+    Severity.HIGH,
+    controls=_DEFENDER,
+    fix="Connect the cluster with `az connectedk8s connect -g GROUP -n CLUSTER`, then run `az k8s-extension create "
+    "--cluster-type connectedClusters -g GROUP --cluster-name CLUSTER --name microsoft.azuredefender.kubernetes "
+    "--extension-type microsoft.azuredefender.kubernetes`.",
+    refs=("mdc:0faf27b6-f1d5-4f50-b22a-5d129cba0113",),
+    needs=_NEEDS,
+)
+def gke_defender_arc_extension(c: GkeCluster) -> Verdict:
+    """GKE clusters should have Microsoft Defender's extension for Azure Arc installed
+
+    The extension brings Defender's sensor into the cluster. Which Arc connection is the cluster's, its own agents say;
+    where they cannot be asked, the one of its name. Nobody wants the extension in a project that has no connector.
+    Where Azure is not part of the scan, a connection that the cluster itself names stands for that.
+    """
+    if not _project_may_be_onboarded(c):
+        return not_applicable("not_onboarded")
+    return _extension(c, "microsoft.azuredefender.kubernetes", "the Defender extension", _SENSOR)
+
+
+@check(
+    "gcp-gke-azure-policy-extension",
+    Severity.HIGH,
+    controls=("Remediate security configurations",),
+    fix="Connect the cluster with `az connectedk8s connect -g GROUP -n CLUSTER`, then run `az k8s-extension create "
+    "--cluster-type connectedClusters -g GROUP --cluster-name CLUSTER --name azurepolicy "
+    "--extension-type microsoft.policyinsights`.",
+    refs=("mdc:6273e20b-8814-4fda-a297-42a70b16fcbf",),
+    needs=_NEEDS,
+)
+def gke_azure_policy_extension(c: GkeCluster) -> Verdict:
+    """GKE clusters should have the Azure Policy extension installed
+
+    The extension judges what is created in the cluster by the policies of the company. Which Arc connection is the
+    cluster's is told as for Defender's extension.
+    """
+    if not _project_may_be_onboarded(c):
+        return not_applicable("not_onboarded")
+    return _extension(c, "microsoft.policyinsights", "the Azure Policy extension", "azure-policy")
+
+
+def _project_may_be_onboarded(c: GkeCluster) -> bool:
+    """Whether a connector may be for the project; without Azure in the scan, whether the cluster may be connected."""
+    if "connectors" not in c.related:
+        inside = c.related.get("arcConfig")
+        return bool(inside and (inside.items or inside.gaps))
+    if c.related["connectors"].gaps:
+        return True
+    try:
+        return any(_is_of_project(one, c.account) for one in c.listed("connectors"))
+    except MissingEvidence:
+        return True
+
+
+def _is_of_project(connector: Facts, project: str) -> bool:
+    if not connector.text("properties.environmentName").equals("GCP"):
+        return False
+    environment = connector.part("properties.environmentData")
+    whole = environment.text("organizationalData.organizationMembershipType").equals("Organization")
+    return whole or environment.text("projectDetails.projectId").equals(project)
 
 
 def _extension(c: CloudResource, type: str, extension: str, agent: str) -> Verdict:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from scanner.aws import DEFENDER_ROLES, DISCOVERY_ROLE, PIPELINE_ROLES, EksCluster, stated
 from scanner.check import check
-from scanner.cloud import Facts, expect, labelled
-from scanner.iam import about_action, allows, denies, malformed, one_or_more, statements
+from scanner.cloud import Facts, expect, labelled, malformed
+from scanner.iam import about_action, allows, denies, one_or_more, statements
 from scanner.model import Collected, Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, not_applicable
 
 _CHECK = "aws-eks-defender-permissions"

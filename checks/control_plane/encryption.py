@@ -8,6 +8,7 @@ from scanner.aws import EcrRepository, EksCluster
 from scanner.azure import AksCluster, AksNodePool, ContainerRegistry
 from scanner.check import check
 from scanner.cloud import expect
+from scanner.gcp import ArtifactRepository, GkeCluster, GkeNodePool, is_one_of
 from scanner.model import Evidence, Severity, Verdict, fail, text
 
 _AT_REST = ("Enable encryption at rest",)
@@ -169,3 +170,128 @@ def ecr_kms(r: EcrRepository) -> Verdict:
     if not kind.equals("KMS", "KMS_DSSE"):
         return expect(False, "images are encrypted with a key that S3 manages", kind)
     return expect(True, "", kind, r.text("encryptionConfiguration.kmsKey"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+# Of databaseEncryption, in the two enums that say it.
+_ENCRYPTED = (
+    "ENCRYPTED",
+    "ALL_OBJECTS_ENCRYPTION_ENABLED",
+    "CURRENT_STATE_ENCRYPTED",
+    "CURRENT_STATE_ALL_OBJECTS_ENCRYPTION_ENABLED",
+)
+_NOT_ENCRYPTED = (
+    "",
+    "UNKNOWN",
+    "DECRYPTED",
+    "CURRENT_STATE_DECRYPTED",
+    "CURRENT_STATE_ENCRYPTION_PENDING",
+    "CURRENT_STATE_ENCRYPTION_ERROR",
+    "CURRENT_STATE_DECRYPTION_PENDING",
+    "CURRENT_STATE_DECRYPTION_ERROR",
+    "CURRENT_STATE_ALL_OBJECTS_ENCRYPTION_PENDING",
+    "CURRENT_STATE_ALL_OBJECTS_ENCRYPTION_ERROR",
+)
+
+
+@check(
+    "gcp-gke-secrets-cmek",
+    Severity.MEDIUM,
+    controls=_AT_REST,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --database-encryption-key "
+    "projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY`, then rewrite the secrets with `kubectl get "
+    "secrets -A -o json | kubectl replace -f -`.",
+    refs=("cis-gke-1.9:5.3.1",),
+)
+def gke_secrets_cmek(c: GkeCluster) -> Verdict:
+    """GKE clusters should encrypt Kubernetes secrets with a key in Cloud KMS
+
+    Disks are always encrypted, but whoever reads the API server's store or a backup of it reads the secrets. With a key
+    of your own you decide who may decrypt, and can withdraw it. What holds now counts, not what was asked for.
+    """
+    now = c.text("databaseEncryption.currentState")
+    state = c.text("databaseEncryption.state") if now.sent is None else now
+    encrypted = is_one_of(state, _ENCRYPTED, _NOT_ENCRYPTED)
+    return expect(
+        encrypted, "secrets are not encrypted with a key of your own", state, c.text("databaseEncryption.keyName")
+    )
+
+
+@check(
+    "gcp-gke-boot-disk-cmek",
+    Severity.LOW,
+    controls=_AT_REST,
+    fix="A key can be chosen only when a pool is created: `gcloud container node-pools create --boot-disk-kms-key "
+    "projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY`.",
+    refs=("cis-gke-1.9:5.9.2",),
+    on=False,
+)
+def gke_boot_disk_cmek(p: GkeNodePool) -> Verdict:
+    """(Enable if required) GKE node pools should encrypt boot disks with a customer-managed key
+
+    Disks are always encrypted, by default with keys that Google manages. A key of your own is needed only where rules
+    demand it, so the check is off unless selected.
+    """
+    key = p.text("config.bootDiskKmsKey")
+    return expect(bool(key.value), "boot disks are encrypted with a key that Google manages", key)
+
+
+@check(
+    "gcp-gke-confidential-nodes",
+    Severity.INFO,
+    controls=("Implement security best practices",),
+    fix="Add a pool with `gcloud container node-pools create --enable-confidential-nodes --machine-type "
+    "n2d-standard-4`, move the workloads and delete this one.",
+    refs=(),
+)
+def gke_confidential_nodes(p: GkeNodePool) -> Verdict:
+    """GKE node pools should be confidential nodes
+
+    Confidential nodes keep their memory encrypted while it is in use. Some rules ask for it; for others it is a choice.
+    """
+    pool = p.flag("config.confidentialNodes.enabled")
+    if pool.value:
+        return expect(True, "", pool)
+    cluster = p.owner.flag("confidentialNodes.enabled")
+    return expect(cluster.value, "the nodes' memory is not encrypted", pool, cluster)
+
+
+@check(
+    "gcp-gke-in-transit-encryption",
+    Severity.INFO,
+    controls=("Encrypt data in transit",),
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --in-transit-encryption=inter-node-"
+    "transparent`; it needs Dataplane V2.",
+    refs=(),
+)
+def gke_in_transit_encryption(c: GkeCluster) -> Verdict:
+    """GKE clusters should encrypt traffic between nodes
+
+    What pods say to one another without TLS crosses Google's network as they said it. Inter-node transparent encryption
+    hides it without a change to the pods.
+    """
+    setting = c.text("networkConfig.inTransitEncryptionConfig")
+    off = ("", "IN_TRANSIT_ENCRYPTION_CONFIG_UNSPECIFIED", "IN_TRANSIT_ENCRYPTION_DISABLED")
+    on = is_one_of(setting, ("IN_TRANSIT_ENCRYPTION_INTER_NODE_TRANSPARENT",), off)
+    return expect(on, "traffic between nodes is not encrypted by GKE", setting)
+
+
+@check(
+    "gcp-gar-cmek",
+    Severity.LOW,
+    controls=_AT_REST,
+    fix="A key can be chosen only when a repository is created: `gcloud artifacts repositories create REPOSITORY "
+    "--kms-key projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY`.",
+    refs=("checkov:CKV_GCP_84",),
+    on=False,
+)
+def gar_cmek(r: ArtifactRepository) -> Verdict:
+    """(Enable if required) Artifact Registry repositories should be encrypted with a customer-managed key
+
+    Images are always encrypted, by default with keys that Google manages. A key of your own is needed only where rules
+    demand it, so the check is off unless selected.
+    """
+    key = r.text("kmsKeyName")
+    return expect(bool(key.value), "images are encrypted with a key that Google manages", key)

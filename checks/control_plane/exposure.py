@@ -9,7 +9,8 @@ from scanner import cidr
 from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster, ContainerRegistry
 from scanner.check import NETWORK, check
-from scanner.cloud import Facts, Setting, expect
+from scanner.cloud import Facts, Setting, expect, wrong
+from scanner.gcp import GkeCluster, GkeNodePool
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable, text
 
 _PRIVATE_CLUSTER = "properties.apiServerAccessProfile.enablePrivateCluster"
@@ -319,15 +320,7 @@ def eks_nodes_private(c: EksCluster) -> Verdict:
     subnets = c.named("subnets", "SubnetId")
     if not subnets:
         return not_applicable("no_node_groups")
-    public: list[Evidence] = []
-    gaps: list[Gap] = []
-    for subnet in subnets:
-        try:
-            public += _way_in(subnet)
-        except MissingEvidence as missing:
-            gaps += missing.gaps
-    if gaps and not public:
-        raise MissingEvidence(*gaps)
+    public = wrong(subnets, _way_in)
     private = [] if public else [subnet.flag("MapPublicIpOnLaunch").evidence for subnet in subnets]
     return expect(not public, "node groups are in public subnets", *public, *private)
 
@@ -349,3 +342,109 @@ def _way_in(subnet: Facts) -> list[Evidence]:
         return [setting.evidence for setting in destinations]
     stated(given)
     return []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+_GKE_ENDPOINTS = "controlPlaneEndpointsConfig.ipEndpointsConfig"
+_GKE_DNS = "controlPlaneEndpointsConfig.dnsEndpointConfig.allowExternalTraffic"
+
+
+def _gke_public(c: GkeCluster) -> tuple[bool, Setting[bool]]:
+    """Whether the API server has a public address, and what says so: the new fields, where they were sent."""
+    reached = c.flag(f"{_GKE_ENDPOINTS}.enabled")
+    if reached.sent is False:  # only the DNS endpoint is left, which asks IAM first
+        return False, reached
+    public = c.flag(f"{_GKE_ENDPOINTS}.enablePublicEndpoint")
+    if public.sent is not None:
+        return public.sent, public
+    private = c.flag("privateClusterConfig.enablePrivateEndpoint")
+    return not private.value, private
+
+
+@check(
+    "gcp-gke-authorized-networks",
+    Severity.HIGH,
+    controls=NETWORK,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --enable-master-authorized-networks "
+    "--master-authorized-networks 203.0.113.0/24` with your own ranges.",
+    refs=("mdc:24df9ba4-8c98-42f2-9f64-50b095eca06f", "cis-gke-1.9:5.6.3", "checkov:CKV_GCP_20"),
+)
+def gke_authorized_networks(
+    c: GkeCluster,
+    *,
+    azure_rules: Annotated[
+        bool, "any authorized networks pass, whatever they let in; having no public address does not count"
+    ] = False,
+) -> Verdict:
+    """Control Plane Authorized Networks should be enabled on GKE clusters
+
+    An API server that everyone reaches is one stolen credential, or one flaw, away from everyone. The DNS endpoint,
+    which asks IAM first, is shown and not judged, as are Google Cloud's own public addresses.
+    """
+    new = f"{_GKE_ENDPOINTS}.authorizedNetworksConfig"
+    path = "masterAuthorizedNetworksConfig" if c.get(new) is None else new
+    enabled = c.flag(f"{path}.enabled")
+    if azure_rules:
+        return expect(enabled.value, "control plane authorized networks are off", enabled)
+    public, why = _gke_public(c)
+    shown = [Evidence(_GKE_DNS, text(c.get(_GKE_DNS)))]
+    if not public:
+        return expect(True, "", why, *shown)
+    if not enabled.value:
+        return expect(False, "the API server is reachable from every address", why, enabled, *shown)
+    ranges = [block.text("cidrBlock").value for block in c.parts(f"{path}.cidrBlocks", "cidrBlock")]
+    google = f"{path}.gcpPublicCidrsAccessEnabled"
+    shown += [Evidence(f"{path}.cidrBlocks", text(ranges)), Evidence(google, text(c.get(google)))]
+    open_to_all = _let_everyone_in(f"{path}.cidrBlocks", ranges)
+    return expect(not open_to_all, "the authorized networks are all addresses", why, enabled, *shown)
+
+
+@check(
+    "gcp-gke-private-endpoint",
+    Severity.MEDIUM,
+    controls=NETWORK,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --enable-private-endpoint` once its users "
+    "reach the VPC.",
+    refs=("cis-gke-1.9:5.6.4", "checkov:CKV_GCP_18", "checkov:CKV_GCP_25"),
+)
+def gke_private_endpoint(c: GkeCluster) -> Verdict:
+    """GKE clusters should have no public API server address
+
+    Without a public address only networks that were connected on purpose reach the API server, and no range that is too
+    wide opens it. The DNS endpoint, which asks IAM first, is shown and not judged.
+    """
+    public, why = _gke_public(c)
+    return expect(not public, "the API server has a public address", why, Evidence(_GKE_DNS, text(c.get(_GKE_DNS))))
+
+
+@check(
+    "gcp-gke-private-cluster",
+    Severity.HIGH,
+    controls=NETWORK,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --enable-private-nodes`, and for pools that "
+    "have a setting of their own `gcloud container node-pools update POOL --cluster CLUSTER --enable-private-nodes`.",
+    refs=("mdc:d3e70cff-e4db-47b1-b646-0ac5ed8ada36", "cis-gke-1.9:5.6.5", "checkov:CKV_GCP_64"),
+)
+def gke_private_cluster(c: GkeCluster) -> Verdict:
+    """GKE clusters should have Private clusters enabled
+
+    A node with a public address is one firewall rule away from the internet, kubelet and SSH included. A pool's own
+    setting goes before the cluster's.
+    """
+    default = c.flag("networkConfig.defaultEnablePrivateNodes")
+    if default.sent is None:
+        default = c.flag("privateClusterConfig.enablePrivateNodes")
+    message = "nodes have public addresses"
+    pools = list(c.components())
+    if not pools:
+        return expect(default.value, message, default)
+    public = wrong(pools, lambda pool: [] if (it := _private_nodes(pool, default)).value else [it.evidence])
+    shown = public or [_private_nodes(pool, default).evidence for pool in pools]
+    return expect(not public, message, *shown, default)
+
+
+def _private_nodes(pool: GkeNodePool, default: Setting[bool]) -> Setting[bool]:
+    own = pool.flag("networkConfig.enablePrivateNodes")
+    return Setting(own.path, own.sent, default.value)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster
 from scanner.check import ACCESS, check
-from scanner.cloud import Facts, expect
+from scanner.cloud import Facts, Setting, expect, wrong
+from scanner.gcp import WORKLOAD_IDENTITY, GkeCluster, GkeNodePool, is_one_of
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, not_applicable, text
 
 _ENTRA = "properties.aadProfile"
@@ -257,3 +259,196 @@ def _risk(entry: Facts, account: str) -> list[Evidence]:
         *([f"of account {parts[4]}"] if parts[4] != account else []),
     ]
     return [Evidence(f"{entry.path}.principalArn", ", ".join(why))] if why else []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+_UPDATE = "Run `gcloud container clusters update CLUSTER --location LOCATION"
+
+
+@check(
+    "gcp-gke-legacy-abac",
+    Severity.HIGH,
+    controls=ACCESS,
+    fix=f"{_UPDATE} --no-enable-legacy-authorization`.",
+    refs=("mdc:bd1096e1-73cf-41ab-8f2a-257b78aed9dc", "cis-gke-1.9:5.8.3", "checkov:CKV_GCP_7"),
+)
+def gke_legacy_abac(c: GkeCluster) -> Verdict:
+    """Legacy Authorization should be disabled on GKE clusters
+
+    Legacy authorization gives every service account and every node far-reaching rights in the cluster, whatever RBAC
+    and IAM say.
+    """
+    enabled = c.flag("legacyAbac.enabled")
+    return expect(not enabled.value, "legacy authorization grants rights past RBAC and IAM", enabled)
+
+
+@check(
+    "gcp-gke-client-certificate",
+    Severity.HIGH,
+    controls=ACCESS,
+    fix="It can be chosen only when a cluster is created, and is off by default: make a new cluster with `gcloud "
+    "container clusters create --no-issue-client-certificate` and move the workloads.",
+    refs=("cis-gke-1.9:5.8.1", "checkov:CKV_GCP_13"),
+)
+def gke_client_certificate(c: GkeCluster) -> Verdict:
+    """GKE clusters should issue no client certificate
+
+    The certificate is shared, cannot be revoked for one person, and leaves no name in the audit log.
+    """
+    issued = c.flag("masterAuth.clientCertificateConfig.issueClientCertificate")
+    certificate = _set_or_not(c.text("masterAuth.clientCertificate"))
+    none = not issued.value and certificate.value == text(None)
+    return expect(none, "a client certificate opens the cluster", issued, certificate)
+
+
+@check(
+    "gcp-gke-basic-auth",
+    Severity.HIGH,
+    controls=ACCESS,
+    fix=f"{_UPDATE} --no-enable-basic-auth`; from version 1.19 on GKE knows no basic authentication.",
+    refs=("checkov:CKV_GCP_19",),
+)
+def gke_basic_auth(c: GkeCluster) -> Verdict:
+    """GKE clusters should not accept a password
+
+    The password is shared, never changes by itself, and leaves no name in the audit log.
+    """
+    username = _set_or_not(c.text("masterAuth.username"))
+    return expect(username.value == text(None), "a password opens the cluster", username)
+
+
+def _set_or_not(setting: Setting[str]) -> Evidence:
+    """That a value is set, without the value. An empty one is not."""
+    return Evidence(setting.path, "set" if setting.value else text(None))
+
+
+@check(
+    "gcp-gke-google-groups",
+    Severity.LOW,
+    controls=ACCESS,
+    fix=f"{_UPDATE} --security-group gke-security-groups@EXAMPLE.COM`.",
+    refs=("cis-gke-1.9:5.8.2", "checkov:CKV_GCP_65"),
+)
+def gke_google_groups(c: GkeCluster) -> Verdict:
+    """GKE clusters should manage access with Google Groups
+
+    Groups are reviewed in one place, and who leaves one loses access; bindings of single people inside each cluster
+    drift.
+    """
+    enabled = c.flag("authenticatorGroupsConfig.enabled")
+    return expect(enabled.value, "roles in the cluster cannot be bound to Google Groups", enabled)
+
+
+@check(
+    "gcp-gke-anonymous-auth",
+    Severity.LOW,
+    controls=ACCESS,
+    fix=f"{_UPDATE} --anonymous-authentication-config=LIMITED`.",
+    refs=(),
+)
+def gke_anonymous_auth(c: GkeCluster) -> Verdict:
+    """GKE clusters should limit anonymous requests to health checks
+
+    Otherwise one wrong binding to system:anonymous or system:unauthenticated opens the cluster to whoever reaches it.
+    """
+    mode = c.text("anonymousAuthenticationConfig.mode")
+    limited = is_one_of(mode, ("LIMITED",), ("", "MODE_UNSPECIFIED", "ENABLED"))
+    return expect(limited, "requests without credentials are accepted on every endpoint", mode)
+
+
+@check(
+    "gcp-gke-insecure-rbac-bindings",
+    Severity.MEDIUM,
+    controls=ACCESS,
+    fix=f"{_UPDATE} --no-enable-insecure-binding-system-unauthenticated`, then the same with "
+    "`--no-enable-insecure-binding-system-authenticated`.",
+    refs=(),
+)
+def gke_insecure_rbac_bindings(c: GkeCluster) -> Verdict:
+    """GKE clusters should refuse bindings to everyone
+
+    system:authenticated holds everyone with a Google account, not only your own people: a role that is bound to it, or
+    to system:unauthenticated, is everyone's. GKE allows such bindings unless it is told not to.
+    """
+    kinds = ("Unauthenticated", "Authenticated")
+    flags = [c.flag(f"rbacBindingConfig.enableInsecureBindingSystem{kind}") for kind in kinds]
+    allowed = [flag for flag in flags if flag.value]
+    return expect(not allowed, "roles can be bound to everyone", *(allowed or flags))
+
+
+# The Compute Engine default service account, as GKE names it and by its address.
+_DEFAULT_ACCOUNT = re.compile(r"(?:default|\d+-compute@developer\.gserviceaccount\.com)?", re.IGNORECASE)
+_NEW_POOLS_ACCOUNT = "autoscaling.autoprovisioningNodePoolDefaults.serviceAccount"
+
+
+def _is_default(account: Setting[str]) -> bool:
+    return _DEFAULT_ACCOUNT.fullmatch(account.value.strip()) is not None
+
+
+@check(
+    "gcp-gke-default-service-account",
+    Severity.MEDIUM,
+    controls=ACCESS,
+    fix="Add a pool with `gcloud container node-pools create --service-account NAME@PROJECT.iam.gserviceaccount.com`, "
+    "whose account has roles/container.defaultNodeServiceAccount and no more, move the workloads and delete this one.",
+    refs=("cis-gke-1.9:5.2.1", "prowler:gke_cluster_no_default_service_account"),
+)
+def gke_default_service_account(c: GkeCluster) -> Verdict:
+    """GKE nodes should not use the Compute Engine default service account
+
+    In many projects the default account may edit everything, and whoever breaks out of a pod acts as it. Judged are all
+    node pools, and what GKE gives to those that it makes itself.
+    """
+    accounts: list[tuple[Facts, str]] = [(pool, "config.serviceAccount") for pool in c.components()]
+    if c.makes_pools:
+        accounts.append((c, _NEW_POOLS_ACCOUNT))
+    if not accounts:
+        return not_applicable("no_node_pools")
+    found = wrong(accounts, lambda each: _default_account(*each))
+    shown = found or [facts.text(path).evidence for facts, path in accounts]
+    return expect(not found, "nodes use the Compute Engine default service account", *shown)
+
+
+def _default_account(facts: Facts, path: str) -> list[Evidence]:
+    account = facts.text(path)
+    return [account.evidence] if _is_default(account) else []
+
+
+@check(
+    "gcp-gke-oauth-scopes",
+    Severity.LOW,
+    controls=ACCESS,
+    fix="Add a pool with `gcloud container node-pools create --service-account NAME@PROJECT.iam.gserviceaccount.com`, "
+    "move the workloads and delete this one.",
+    refs=(),
+)
+def gke_oauth_scopes(p: GkeNodePool) -> Verdict:
+    """GKE node pools should not give the default service account every scope
+
+    With the scope cloud-platform nothing but IAM limits the node's token, and the default account often may edit
+    everything in the project. An account of its own, with few roles, may have the scope.
+    """
+    account, scopes = p.text("config.serviceAccount"), p.words("config.oauthScopes")
+    every = any(scope.strip().rpartition("/")[2].casefold() == "cloud-platform" for scope in scopes.value)
+    return expect(not (every and _is_default(account)), "the default service account has every scope", account, scopes)
+
+
+@check(
+    "gcp-gke-workload-identity",
+    Severity.MEDIUM,
+    controls=ACCESS,
+    fix=f"{_UPDATE} --workload-pool PROJECT.svc.id.goog`, then set the metadata server of each pool with `gcloud "
+    "container node-pools update POOL --cluster CLUSTER --workload-metadata GKE_METADATA`.",
+    refs=("cis-gke-1.9:5.2.2",),
+)
+def gke_workload_identity(c: GkeCluster) -> Verdict:
+    """GKE clusters should use Workload Identity Federation
+
+    It gives each workload an identity of its own in Google Cloud, without stored keys and without the node's.
+    """
+    if always := c.always_on(WORKLOAD_IDENTITY):
+        return expect(True, "", always)
+    pool = c.text("workloadIdentityConfig.workloadPool")
+    return expect(bool(pool.value), "workloads cannot have identities of their own in Google Cloud", pool)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from scanner import gcp
 from scanner.aws import AwsRegion, EcrRepository, stated
 from scanner.check import check
 from scanner.cloud import expect
-from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, text
+from scanner.gcp import ArtifactRepository, is_one_of
+from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, not_applicable, text
 
 _VULNERABILITIES = ("Remediate vulnerabilities",)
 _BEST_PRACTICES = ("Implement security best practices",)
@@ -112,3 +114,58 @@ def ecr_inspector(r: AwsRegion) -> Verdict:
     states = [stated(account.text("resourceState.ecr.status")) for account in accounts]
     on = all(state.equals("ENABLED") for state in states)
     return expect(on, "Amazon Inspector does not scan images", *states)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+
+def _not_docker(r: ArtifactRepository) -> bool:
+    return not gcp.stated(r.text("format")).equals("DOCKER")
+
+
+@check(
+    "gcp-gar-vulnerability-scanning",
+    Severity.MEDIUM,
+    controls=_VULNERABILITIES,
+    fix="Run `gcloud services enable containerscanning.googleapis.com`, and for a repository that opted out `gcloud "
+    "artifacts repositories update REPOSITORY --location LOCATION --allow-vulnerability-scanning`.",
+    refs=("cis-gke-1.9:5.1.1",),
+)
+def gar_vulnerability_scanning(r: ArtifactRepository) -> Verdict:
+    """Artifact Registry repositories should scan images
+
+    Vulnerabilities that nobody looks for are found by others. Judged is what holds in the end: the project's scanning
+    service and the repository's own setting together.
+    """
+    if _not_docker(r):
+        return not_applicable("no_images")
+    if r.text("mode").equals("VIRTUAL_REPOSITORY"):
+        return not_applicable("virtual")  # it stores nothing: its upstreams are judged
+    config = "vulnerabilityScanningConfig"
+    state = gcp.stated(r.text(f"{config}.enablementState"))
+    active = is_one_of(state, ("SCANNING_ACTIVE",), ("SCANNING_DISABLED", "SCANNING_UNSUPPORTED"))
+    names = [f"{config}.{name}" for name in ("enablementConfig", "enablementStateReason")]
+    shown = (Evidence(name, text(r.get(name))) for name in names)
+    return expect(active, "images are not scanned", state, *shown)
+
+
+@check(
+    "gcp-gar-immutable-tags",
+    Severity.LOW,
+    controls=_BEST_PRACTICES,
+    fix="Run `gcloud artifacts repositories update REPOSITORY --location LOCATION --immutable-tags`.",
+    refs=(),
+)
+def gar_immutable_tags(r: ArtifactRepository) -> Verdict:
+    """Artifact Registry repositories should have immutable tags
+
+    Where a tag can be moved, what was tested and signed off is not what runs tomorrow. Repositories that show or cache
+    those of others have no tags of their own.
+    """
+    if _not_docker(r):
+        return not_applicable("no_images")
+    if r.text("mode").equals("VIRTUAL_REPOSITORY", "REMOTE_REPOSITORY"):
+        return not_applicable("no_tags_of_its_own")
+    immutable = r.flag("dockerConfig.immutableTags")
+    return expect(immutable.value, "tags can be moved to other images", immutable)

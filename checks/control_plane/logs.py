@@ -9,6 +9,7 @@ from scanner.aws import EksCluster
 from scanner.azure import AksCluster
 from scanner.check import check
 from scanner.cloud import Facts, Setting, expect
+from scanner.gcp import GkeCluster, is_one_of
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, text
 
 _LOGGING = ("Enable auditing and logging",)
@@ -169,3 +170,52 @@ def eks_control_plane_logging(c: EksCluster) -> Verdict:
         reason="no_audit" if blind else "",
         severity=Severity.HIGH if blind else None,
     )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+
+def _collects_system(c: GkeCluster, subject: str) -> tuple[bool, Setting[Any]]:
+    """Whether the system's logs or metrics are collected, and what says so: the new field, where it was sent."""
+    if c.get(f"{subject}Config") is not None:
+        components = c.names(f"{subject}Config.componentConfig.enableComponents")
+        return "SYSTEM_COMPONENTS" in components.value, components
+    service = c.text(f"{subject}Service")
+    if service.value == "":  # which Google reads as its default
+        return True, service
+    host = f"{subject}.googleapis.com"
+    return is_one_of(service, (f"{host}/kubernetes", host), ("none",)), service
+
+
+@check(
+    "gcp-gke-logging",
+    Severity.HIGH,
+    controls=_LOGGING,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --logging=SYSTEM,WORKLOAD`.",
+    refs=("mdc:fa160a2c-e976-41cb-acff-1e1e3f1ed032", "cis-gke-1.9:5.7.1", "checkov:CKV_GCP_1"),
+)
+def gke_logging(c: GkeCluster) -> Verdict:
+    """Logging for GKE clusters should be enabled
+
+    Without the system's logs nobody can tell afterwards what happened on nodes and in the control plane. Logs of
+    workloads alone are not enough; Google keeps the audit log of administrators in any case.
+    """
+    on, setting = _collects_system(c, "logging")
+    return expect(on, "the logs of the cluster's system are not collected", setting)
+
+
+@check(
+    "gcp-gke-monitoring",
+    Severity.MEDIUM,
+    controls=_LOGGING,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --monitoring=SYSTEM`.",
+    refs=("mdc:6a7b7361-5100-4a8c-b23e-f712d7dad39b", "cis-gke-1.9:5.7.1", "checkov:CKV_GCP_8"),
+)
+def gke_monitoring(c: GkeCluster) -> Verdict:
+    """Monitoring on GKE clusters should be enabled
+
+    The system's metrics show the load, restarts and failures by which many attacks are noticed.
+    """
+    on, setting = _collects_system(c, "monitoring")
+    return expect(on, "the metrics of the cluster's system are not collected", setting)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import Annotated
 
 from scanner.aws import EksCluster
 from scanner.azure import AksCluster
 from scanner.check import NETWORK, check
 from scanner.cloud import Facts, Setting, expect
+from scanner.gcp import COMPARISON, GkeCluster, is_one_of
 from scanner.model import Gap, GapReason, MissingEvidence, Severity, Verdict
 
 
@@ -87,3 +89,73 @@ def _enforced(addon: Facts) -> Setting[bool] | Setting[str]:
 
 def _elsewhere(what: str, detail: str) -> MissingEvidence:
     return MissingEvidence(Gap(what=what, reason=GapReason.NOT_CONFIGURED, detail=detail))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+
+@check(
+    "gcp-gke-network-policy",
+    Severity.MEDIUM,
+    controls=NETWORK,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --update-addons NetworkPolicy=ENABLED`, "
+    "then the same with `--enable-network-policy`; new clusters take `--enable-dataplane-v2`.",
+    refs=("mdc:fd06513a-1e03-4d40-9159-243f76dcdcb7", "checkov:CKV_GCP_12"),
+)
+def gke_network_policy(
+    c: GkeCluster,
+    *,
+    azure_rules: Annotated[bool, "the add-on alone counts, not Dataplane V2 or the nodes"] = False,
+) -> Verdict:
+    """Network policy should be enabled on GKE clusters
+
+    Without an engine NetworkPolicy objects are accepted and do nothing: every pod reaches every other. Dataplane V2
+    enforces them by itself, though it shows the add-on as disabled; elsewhere both add-on and nodes must be set.
+    """
+    addon = c.flag("addonsConfig.networkPolicyConfig.disabled")
+    listed = c.get("addonsConfig.networkPolicyConfig") is not None
+    if azure_rules:
+        return expect(listed and not addon.value, "the network policy add-on is off", addon)
+    datapath = c.text("networkConfig.datapathProvider")
+    if is_one_of(datapath, ("ADVANCED_DATAPATH",), ("LEGACY_DATAPATH", "DATAPATH_PROVIDER_UNSPECIFIED")):
+        return expect(True, "", datapath)
+    nodes = c.flag("networkPolicy.enabled")
+    enforced = nodes.value and not addon.value
+    return expect(enforced, "no engine enforces network policies", datapath, addon, nodes)
+
+
+@check(
+    "gcp-gke-alias-ip",
+    Severity.LOW,
+    controls=NETWORK,
+    fix="It can be chosen only when a cluster is created, and is on by default: make a new cluster with `gcloud "
+    "container clusters create --enable-ip-alias` and move the workloads.",
+    refs=("mdc:49016ecd-d4d6-4f48-a64f-42af93e15120", "cis-gke-1.9:5.6.2", "checkov:CKV_GCP_23"),
+)
+def gke_alias_ip(c: GkeCluster) -> Verdict:
+    """GKE clusters should have alias IP ranges enabled
+
+    With alias addresses the VPC knows which are pods': firewall rules can name them, and nobody else can take them.
+    Private clusters and much else need them.
+    """
+    if always := c.always_on(COMPARISON):
+        return expect(True, "", always)
+    alias = c.flag("ipAllocationPolicy.useIpAliases")
+    return expect(alias.value, "pods have addresses by routes, not by alias ranges", alias)
+
+
+@check(
+    "gcp-gke-intranode-visibility",
+    Severity.LOW,
+    controls=NETWORK,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --enable-intra-node-visibility`.",
+    refs=("cis-gke-1.9:5.6.1", "checkov:CKV_GCP_61"),
+)
+def gke_intranode_visibility(c: GkeCluster) -> Verdict:
+    """GKE clusters should have intranode visibility
+
+    Without it traffic between pods of one node never passes the VPC: no flow log, firewall rule or mirror sees it.
+    """
+    visible = c.flag("networkConfig.enableIntraNodeVisibility")
+    return expect(visible.value, "the VPC does not see traffic between pods of one node", visible)

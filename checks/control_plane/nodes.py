@@ -5,8 +5,9 @@ from __future__ import annotations
 from scanner.aws import EksNodegroup
 from scanner.azure import AksCluster, AksNodePool
 from scanner.check import ACCESS, NETWORK, check
-from scanner.cloud import expect
-from scanner.model import Severity, Verdict, not_applicable
+from scanner.cloud import Facts, expect, wrong
+from scanner.gcp import COMPARISON, WORKLOAD_IDENTITY, GkeCluster, GkeNodePool, is_one_of, stated
+from scanner.model import Evidence, Severity, Verdict, not_applicable
 
 
 @check(
@@ -100,3 +101,197 @@ def eks_nodegroup_ssh_open(g: EksNodegroup) -> Verdict:
         return expect(True, "", key)
     groups = g.words("remoteAccess.sourceSecurityGroups")
     return expect(bool(groups.value), "remote access to nodes is open to every address", key, groups)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+_BEST_PRACTICES = ("Implement security best practices",)
+
+
+@check(
+    "gcp-gke-metadata-server",
+    Severity.HIGH,
+    controls=ACCESS,
+    fix="Run `gcloud container node-pools update POOL --cluster CLUSTER --location LOCATION --workload-metadata "
+    "GKE_METADATA`; it needs Workload Identity Federation for GKE.",
+    refs=("cis-gke-1.9:5.4.1", "checkov:CKV_GCP_69"),
+)
+def gke_metadata_server(p: GkeNodePool) -> Verdict:
+    """GKE node pools should run the GKE metadata server
+
+    Without it every pod gets the node's token, and its bootstrap data, from Compute Engine's metadata server: a pod
+    that can be made to fetch an address acts as the node.
+    """
+    if always := p.owner.always_on(WORKLOAD_IDENTITY):
+        return expect(True, "", always)
+    mode = p.text("config.workloadMetadataConfig.mode")
+    hidden = is_one_of(mode, ("GKE_METADATA",), ("", "MODE_UNSPECIFIED", "GCE_METADATA"))
+    return expect(hidden, "pods reach the node's metadata and its token", mode)
+
+
+@check(
+    "gcp-gke-legacy-metadata",
+    Severity.MEDIUM,
+    controls=ACCESS,
+    fix="Add a pool with `gcloud container node-pools create --metadata disable-legacy-endpoints=true`, move the "
+    "workloads and delete this one.",
+    refs=("checkov:CKV_GCP_67",),
+)
+def gke_legacy_metadata(p: GkeNodePool) -> Verdict:
+    """GKE node pools should switch legacy metadata endpoints off
+
+    The old endpoints of the metadata server answer without the header that newer ones ask for, so that a pod that can
+    be made to fetch an address gives away the node's token. GKE sets it for new pools since version 1.12.
+    """
+    disabled = p.text("config.metadata.disable-legacy-endpoints")
+    return expect(disabled.equals("true"), "legacy metadata endpoints are not switched off", disabled)
+
+
+@check(
+    "gcp-gke-cos-image",
+    Severity.LOW,
+    controls=_BEST_PRACTICES,
+    fix="Run `gcloud container clusters upgrade CLUSTER --location LOCATION --node-pool POOL --image-type "
+    "COS_CONTAINERD`.",
+    refs=("cis-gke-1.9:5.5.1", "checkov:CKV_GCP_22"),
+)
+def gke_cos_image(p: GkeNodePool) -> Verdict:
+    """GKE node pools should run Container-Optimized OS
+
+    Its root file system cannot be written, it holds little that an attacker could use, and Google patches it first.
+    There is none for Windows.
+    """
+    if always := p.owner.always_on(COMPARISON):
+        return expect(True, "", always)
+    image = stated(p.text("config.imageType"))
+    if image.value.upper().startswith("WINDOWS"):
+        return not_applicable("windows")
+    return expect(image.value.upper().startswith("COS"), "nodes do not run Container-Optimized OS", image)
+
+
+@check(
+    "gcp-gke-shielded-nodes",
+    Severity.MEDIUM,
+    controls=_BEST_PRACTICES,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --enable-shielded-nodes`.",
+    refs=("cis-gke-1.9:5.5.5", "checkov:CKV_GCP_71"),
+)
+def gke_shielded_nodes(c: GkeCluster) -> Verdict:
+    """GKE clusters should use Shielded GKE Nodes
+
+    Shielded nodes prove who they are by their hardware. Otherwise whoever reads a node's bootstrap credential in a pod
+    can pose as a node, and read its secrets.
+    """
+    if always := c.always_on(COMPARISON):
+        return expect(True, "", always)
+    enabled = c.flag("shieldedNodes.enabled")
+    return expect(enabled.value, "nodes do not prove their identity", enabled)
+
+
+@check(
+    "gcp-gke-integrity-monitoring",
+    Severity.LOW,
+    controls=_BEST_PRACTICES,
+    fix="Add a pool with `gcloud container node-pools create --shielded-integrity-monitoring`, move the workloads and "
+    "delete this one.",
+    refs=("cis-gke-1.9:5.5.6", "checkov:CKV_GCP_72"),
+)
+def gke_integrity_monitoring(p: GkeNodePool) -> Verdict:
+    """GKE node pools should monitor the integrity of their boot
+
+    Each start is measured and compared with the first: a changed boot loader or kernel is noticed.
+    """
+    enabled = p.flag("config.shieldedInstanceConfig.enableIntegrityMonitoring")
+    return expect(enabled.value, "a changed boot loader or kernel is not noticed", enabled)
+
+
+@check(
+    "gcp-gke-secure-boot",
+    Severity.LOW,
+    controls=_BEST_PRACTICES,
+    fix="Add a pool with `gcloud container node-pools create --shielded-secure-boot`, move the workloads and delete "
+    "this one.",
+    refs=("cis-gke-1.9:5.5.7", "checkov:CKV_GCP_68"),
+)
+def gke_secure_boot(p: GkeNodePool) -> Verdict:
+    """GKE node pools should use secure boot
+
+    Only signed boot loaders, kernels and drivers then start, so that nothing stays hidden below the operating system.
+    Pools with GPUs may need drivers that are not signed.
+    """
+    if always := p.owner.always_on(COMPARISON):
+        return expect(True, "", always)
+    enabled = p.flag("config.shieldedInstanceConfig.enableSecureBoot")
+    if not enabled.value and p.parts("config.accelerators", "acceleratorType"):
+        return not_applicable("gpu")
+    return expect(enabled.value, "unsigned boot components and drivers are started", enabled)
+
+
+@check(
+    "gcp-gke-sandbox",
+    Severity.INFO,
+    controls=_BEST_PRACTICES,
+    fix="Add a pool with `gcloud container node-pools create --sandbox type=gvisor` and give pods that run untrusted "
+    "code the runtime class gvisor.",
+    refs=("cis-gke-1.9:5.10.3",),
+    on=False,
+)
+def gke_sandbox(c: GkeCluster) -> Verdict:
+    """(Enable if required) GKE clusters should have nodes that sandbox pods
+
+    GKE Sandbox puts gVisor between a pod and the node's kernel. Only clusters that run untrusted code need it, so the
+    check is off unless selected. In Autopilot clusters each pod asks for it itself.
+    """
+    if c.is_autopilot:
+        return not_applicable("autopilot")
+    types = [pool.text("config.sandboxConfig.type") for pool in c.components()]
+    if not types:
+        return not_applicable("no_node_pools")
+    sandboxed = [kind for kind in types if is_one_of(kind, ("GVISOR",), ("", "UNSPECIFIED"))]
+    return expect(bool(sandboxed), "no node pool sandboxes pods", *(sandboxed or types))
+
+
+_PORT = "insecureKubeletReadonlyPortEnabled"
+_PORT_BY_DEFAULT = f"nodePoolDefaults.nodeConfigDefaults.nodeKubeletConfig.{_PORT}"
+_PORT_OF_MADE_POOLS = f"nodePoolAutoConfig.nodeKubeletConfig.{_PORT}"  # of pools that GKE makes by itself
+_PORTS_OF_NEW_POOLS = (
+    _PORT_BY_DEFAULT,
+    _PORT_OF_MADE_POOLS,
+    f"autoscaling.autoprovisioningNodePoolDefaults.{_PORT}",  # what the one before was called once
+)
+
+
+@check(
+    "gcp-gke-insecure-kubelet-port",
+    Severity.HIGH,
+    controls=NETWORK,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --no-enable-insecure-kubelet-readonly-port`"
+    ", with `--no-autoprovisioning-enable-insecure-kubelet-readonly-port` for pools that GKE makes, and `gcloud "
+    "container node-pools update POOL` for pools that have a setting of their own.",
+    refs=(),
+)
+def gke_insecure_kubelet_port(c: GkeCluster) -> Verdict:
+    """GKE nodes should not open the kubelet's read-only port
+
+    Port 10255 tells whoever reaches it about every pod of the node, without asking who they are. GKE closes it in
+    clusters created with version 1.32 or later; where a cluster does not say, it is not known.
+    """
+    pools = list(c.components())
+    places: list[tuple[Facts, str]] = [(pool, f"config.kubeletConfig.{_PORT}") for pool in pools]
+    places += [(c, path) for path in _PORTS_OF_NEW_POOLS]
+    open_ports = wrong(places, lambda place: _open_port(*place))
+    if open_ports:
+        return expect(False, "the kubelet's read-only port is open, or will be in new node pools", *open_ports)
+    if not pools and not c.is_autopilot:
+        return not_applicable("no_node_pools")
+    said = [facts.flag(path) for facts, path in places if facts.get(path) is not None]
+    return expect(True, "", *(said if pools else [stated(c.flag(_PORT_OF_MADE_POOLS))]))
+
+
+def _open_port(facts: Facts, path: str) -> list[Evidence]:
+    """A pool that says nothing has what its cluster says; raises MissingEvidence where that says nothing either."""
+    port = facts.flag(path)
+    if isinstance(facts, GkeNodePool) and port.sent is None:
+        port = stated(facts.owner.flag(_PORT_OF_MADE_POOLS if facts.owner.is_autopilot else _PORT_BY_DEFAULT))
+    return [port.evidence] if port.value else []

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 from scanner.aws import EcrRepository
 from scanner.azure import ContainerRegistry
 from scanner.check import ACCESS, check
-from scanner.cloud import Facts, expect
-from scanner.iam import denies, malformed, statements
+from scanner.cloud import Facts, expect, malformed, wrong
+from scanner.gcp import ArtifactRepository
+from scanner.iam import denies, statements
 from scanner.model import Evidence, Gap, MissingEvidence, Severity, Verdict
 
 _POLICIES = "properties.policies"
@@ -187,3 +188,40 @@ def _shown(part: Facts) -> Evidence:
     if not keys:
         return Evidence(part.path, json.dumps(part.wire, sort_keys=True)[:200])
     return Evidence(f"{part.path}.{keys[-1]}", json.dumps(part.wire[keys[-1]], sort_keys=True)[:200])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+_EVERYONE = ("allusers", "allauthenticatedusers", "principalset://goog/public:all")
+
+
+@check(
+    "gcp-gar-public",
+    Severity.CRITICAL,
+    controls=ACCESS,
+    fix="Run `gcloud artifacts repositories remove-iam-policy-binding REPOSITORY --location LOCATION --member allUsers "
+    "--role ROLE` for each role, and the same for allAuthenticatedUsers.",
+    refs=("checkov:CKV_GCP_101",),
+    needs=("iamPolicy",),
+)
+def gar_public(r: ArtifactRepository) -> Verdict:
+    """Artifact Registry repositories should not be open to everyone
+
+    Images hold code, and too often configuration and secrets. allAuthenticatedUsers is everyone with a Google account.
+    What the project, a folder or the organization grants is not seen from here.
+    """
+    policies = r.listed("iamPolicy")
+    if not policies:
+        raise malformed("iamPolicy", "a policy")
+    bindings = [binding for policy in policies for binding in policy.parts("bindings", "role")]
+    public = wrong(bindings, _public_members)
+    shown = public or [Evidence("iamPolicy", "names who it allows" if bindings else "no bindings")]
+    return expect(not public, "everyone may use the repository", *shown)
+
+
+def _public_members(binding: Facts) -> list[Evidence]:
+    members = binding.words("members")
+    if members.sent is None:
+        raise malformed(members.path, "a list of members")
+    return [Evidence(members.path, member) for member in members.value if member.strip().casefold() in _EVERYONE]

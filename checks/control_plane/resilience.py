@@ -6,6 +6,7 @@ from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster, ContainerRegistry
 from scanner.check import check
 from scanner.cloud import expect
+from scanner.gcp import COMPARISON, GkeCluster
 from scanner.model import Severity, Verdict, not_applicable
 
 _BEST_PRACTICES = ("Implement security best practices",)
@@ -63,3 +64,24 @@ def eks_deletion_protection(c: EksCluster) -> Verdict:
     """
     protected = stated(c.flag("deletionProtection"))
     return expect(protected.value, "one call deletes the cluster", protected)
+
+
+@check(
+    "gcp-gke-auto-repair",
+    Severity.MEDIUM,
+    controls=_BEST_PRACTICES,
+    fix="Run `gcloud container node-pools update POOL --cluster CLUSTER --location LOCATION --enable-autorepair`.",
+    refs=("mdc:6aeb69dc-0d01-4228-88e9-7e610891d5dd", "cis-gke-1.9:5.5.2", "checkov:CKV_GCP_9"),
+)
+def gke_auto_repair(c: GkeCluster) -> Verdict:
+    """GKE cluster's auto repair feature should be enabled
+
+    A node that fails its health checks is rebuilt, not left half alive with what runs on it. Every node pool counts;
+    what those get that GKE makes itself is shown.
+    """
+    if always := c.always_on(COMPARISON):
+        return expect(True, "", always)
+    if not list(c.components()):
+        return not_applicable("no_node_pools")
+    on, shown = c.in_every_pool("management.autoRepair")
+    return expect(on, "nodes are not repaired automatically", *shown)

@@ -8,6 +8,7 @@ from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster, ArcCluster, AzureSubscription
 from scanner.check import check
 from scanner.cloud import Facts, Setting, expect
+from scanner.gcp import GkeCluster, is_one_of
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable, text
 
 _DEFENDER = ("Enable enhanced security features",)
@@ -249,3 +250,27 @@ def _feature(of: Facts, path: str, name: str) -> Facts:
 
 def _on(feature: Facts) -> bool:
     return feature.text("Status").equals("ENABLED")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+
+@check(
+    "gcp-gke-security-posture",
+    Severity.LOW,
+    controls=_DEFENDER,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --security-posture=standard`.",
+    refs=("cis-gke-1.9:5.10.4",),
+)
+def gke_security_posture(c: GkeCluster) -> Verdict:
+    """GKE clusters should use the security posture dashboard
+
+    Google then looks at the cluster's workloads for known misconfigurations and tells of bulletins that concern it.
+    Whether it looks for vulnerabilities too is shown and not judged.
+    """
+    mode = c.text("securityPostureConfig.mode")
+    on = is_one_of(mode, ("BASIC", "ENTERPRISE"), ("", "MODE_UNSPECIFIED", "DISABLED"))
+    vulnerabilities = "securityPostureConfig.vulnerabilityMode"
+    shown = Evidence(vulnerabilities, text(c.get(vulnerabilities)))
+    return expect(on, "the cluster's security posture is not watched", mode, shown)

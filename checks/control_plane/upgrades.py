@@ -8,6 +8,7 @@ from scanner.aws import EksCluster, EksNodegroup, stated
 from scanner.azure import AksCluster
 from scanner.check import check
 from scanner.cloud import Facts, Setting, expect
+from scanner.gcp import COMPARISON, GkeCluster, is_one_of
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable, text
 
 _UPDATES = ("Apply system updates",)
@@ -199,3 +200,64 @@ def eks_nodegroup_ami(g: EksNodegroup) -> Verdict:
         return not_applicable("custom_image")
     outdated = image.value.upper().startswith("AL2_")
     return expect(not outdated, "nodes run Amazon Linux 2, which gets no more images", image, g.text("releaseVersion"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# GCP
+
+
+@check(
+    "gcp-gke-auto-upgrade",
+    Severity.HIGH,
+    controls=_UPDATES,
+    fix="Run `gcloud container node-pools update POOL --cluster CLUSTER --location LOCATION --enable-autoupgrade`, or "
+    "enrol the cluster in a release channel.",
+    refs=("mdc:1680e053-2e9b-4e77-a1c7-793ae286155e", "cis-gke-1.9:5.5.3", "checkov:CKV_GCP_10"),
+)
+def gke_auto_upgrade(c: GkeCluster) -> Verdict:
+    """GKE cluster's auto upgrade feature should be enabled
+
+    Fixes of Kubernetes and of the node's kernel come every month. Nodes that wait for a person fall behind, then out of
+    support. Every node pool counts; what those get that GKE makes itself is shown.
+    """
+    if always := c.always_on(COMPARISON):
+        return expect(True, "", always)
+    if not list(c.components()):
+        return not_applicable("no_node_pools")
+    on, shown = c.in_every_pool("management.autoUpgrade")
+    return expect(on, "nodes are not upgraded automatically", *shown)
+
+
+@check(
+    "gcp-gke-release-channel",
+    Severity.LOW,
+    controls=_UPDATES,
+    fix="Run `gcloud container clusters update CLUSTER --location LOCATION --release-channel regular`.",
+    refs=("cis-gke-1.9:5.5.4", "checkov:CKV_GCP_70"),
+)
+def gke_release_channel(c: GkeCluster) -> Verdict:
+    """GKE clusters should be enrolled in a release channel
+
+    In a channel Google keeps control plane and nodes on versions that it has tried out and still fixes, and automatic
+    upgrades cannot be switched off.
+    """
+    channel = c.text("releaseChannel.channel")
+    enrolled = is_one_of(channel, ("RAPID", "REGULAR", "STABLE", "EXTENDED"), ("", "UNSPECIFIED"))
+    return expect(enrolled, "the cluster is in no release channel", channel)
+
+
+@check(
+    "gcp-gke-alpha-cluster",
+    Severity.HIGH,
+    controls=_UPDATES,
+    fix="It can be chosen only when a cluster is created: make a new cluster without `--enable-kubernetes-alpha` and "
+    "move the workloads before GKE deletes this one.",
+    refs=("cis-gke-1.9:5.10.2",),
+)
+def gke_alpha_cluster(c: GkeCluster) -> Verdict:
+    """GKE clusters should not be alpha clusters
+
+    An alpha cluster runs features that are not finished, is never upgraded, and is deleted after thirty days.
+    """
+    alpha = c.flag("enableKubernetesAlpha")
+    return expect(not alpha.value, "the cluster is an alpha cluster: it gets no upgrades", alpha)

@@ -14,6 +14,7 @@ from scanner.cli.options import (
     AzureScope,
     Contexts,
     Discovery,
+    GcpScope,
     Judging,
     Logging,
     Namespaces,
@@ -100,6 +101,27 @@ def collect_eks(
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "aws")
     with eks_tasks(aws, Asked(settings, discovery, namespaces, running)) as tasks:
+        _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
+
+
+@collect.command("gke")
+@takes_options
+def collect_gke(
+    output: BundleFile,
+    gcp: GcpScope,
+    discovery: Discovery,
+    namespaces: Namespaces,
+    judging: Judging,
+    running: Running,
+    logging: Logging,
+) -> None:
+    """Collect what Google Cloud says of clusters, and what runs inside them."""
+    from scanner.cli.discovery import Asked
+    from scanner.cli.gke import gke_tasks
+    from scanner.cli.judge import settings_from
+
+    settings = on_planes(settings_from(judging)[0], discovery.planes, "gcp")
+    with gke_tasks(gcp, Asked(settings, discovery, namespaces, running)) as tasks:
         _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
 
 

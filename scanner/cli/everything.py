@@ -10,11 +10,13 @@ from pathlib import Path
 
 from scanner.cli.options import (
     ARM_ENDPOINT,
+    GCP_ENDPOINTS,
     AwsScope,
     AzureCloud,
     AzureScope,
     Contexts,
     Discovery,
+    GcpScope,
     Namespaces,
     Planes,
     Running,
@@ -27,6 +29,7 @@ from scanner.config import (
     Config,
     ConfigError,
     EksTarget,
+    GkeTarget,
     KubeconfigTarget,
     Settings,
     Target,
@@ -51,6 +54,8 @@ def _tasks(target: Target, settings: Settings, running: Running, opened: context
         return _aks(target.aks, settings, running, opened)
     if target.eks:
         return _eks(target.eks, settings, running, opened)
+    if target.gke:
+        return _gke(target.gke, settings, running, opened)
     if target.bundles:
         return bundle_tasks(
             [_existing(path) for path in target.bundles.paths], settings.kinds() or settings.cloud_kinds()
@@ -75,7 +80,9 @@ def _inside(wanted: KubeconfigTarget, settings: Settings, running: Running) -> I
     return Inside(settings.kinds(), namespaces, running, settings.cluster_ids, settings.needs_agents)
 
 
-def _of_cloud(target: AksTarget | EksTarget, provider: str, settings: Settings) -> tuple[Settings, Discovery] | None:
+def _of_cloud(
+    target: AksTarget | EksTarget | GkeTarget, provider: str, settings: Settings
+) -> tuple[Settings, Discovery] | None:
     """What is judged of a cloud and of which clusters; None where no selected check is about that."""
     planes = Planes(target.planes)
     outside = None if planes is Planes.DATA else provider
@@ -112,3 +119,16 @@ def _eks(eks: EksTarget, settings: Settings, running: Running, opened: contextli
     scope = AwsScope(eks.aws_profile, list(eks.role_arns), eks.organization, eks.external_id, list(eks.regions))
     namespaces = Namespaces(list(eks.namespaces), list(eks.exclude_namespaces))
     return opened.enter_context(aws.eks_tasks(scope, Asked(*chosen, namespaces, running)))
+
+
+def _gke(gke: GkeTarget, settings: Settings, running: Running, opened: contextlib.ExitStack) -> list[Task]:
+    from scanner.cli import gke as google
+    from scanner.cli.discovery import Asked
+
+    chosen = _of_cloud(gke, "gcp", settings)
+    if not chosen:
+        return []
+    endpoints = list(gke.gcp_endpoints) or os.environ.get(GCP_ENDPOINTS, "").split()
+    scope = GcpScope(list(gke.projects), list(gke.organizations), list(gke.folders), gke.impersonate, endpoints)
+    namespaces = Namespaces(list(gke.namespaces), list(gke.exclude_namespaces))
+    return opened.enter_context(google.gke_tasks(scope, Asked(*chosen, namespaces, running)))

@@ -193,6 +193,29 @@ class AwsScope:
     )
 
 
+GCP_ENDPOINTS = "KUBEPOSTURE_GCP_ENDPOINTS"
+
+
+@dataclass(frozen=True)
+class GcpScope:
+    """Which part of Google Cloud, and as whom."""
+
+    project: Annotated[
+        list[str], option(help="Project id; repeatable. Default: that of the credentials.", panel="Target")
+    ] = field(default_factory=list)
+    organization: Annotated[
+        list[str], option(help="Every project of an organization, by its number; repeatable.", panel="Target")
+    ] = field(default_factory=list)
+    folder: Annotated[
+        list[str], option(help="Every project below a folder, by its number; repeatable.", panel="Target")
+    ] = field(default_factory=list)
+    impersonate: Annotated[str | None, option(help="Service account to act as.", panel="Target")] = None
+    gcp_endpoint: Annotated[
+        list[str],
+        option(help="Google API elsewhere: container=https://…; repeatable.", panel="Target", envvar=GCP_ENDPOINTS),
+    ] = field(default_factory=list)
+
+
 def takes_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Spread each dataclass parameter of a command into the options that it declares."""
     hints = get_type_hints(command, include_extras=True)

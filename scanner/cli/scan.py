@@ -12,6 +12,7 @@ from scanner.cli.options import (
     AzureScope,
     Contexts,
     Discovery,
+    GcpScope,
     Judging,
     Logging,
     Namespaces,
@@ -111,6 +112,28 @@ def scan_eks(
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "aws")
     with eks_tasks(aws, Asked(settings, discovery, namespaces, running)) as tasks:
+        judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+
+
+@app.command("gke")
+@takes_options
+def scan_gke(
+    gcp: GcpScope,
+    discovery: Discovery,
+    namespaces: Namespaces,
+    judging: Judging,
+    reporting: Reporting,
+    running: Running,
+    logging: Logging,
+) -> None:
+    """Judge GKE clusters and Artifact Registry repositories of Google Cloud projects."""
+    from scanner.cli.discovery import Asked
+    from scanner.cli.gke import gke_tasks
+    from scanner.cli.judge import Scan, settings_from
+
+    settings, config = settings_from(judging)
+    settings = on_planes(settings, discovery.planes, "gcp")
+    with gke_tasks(gcp, Asked(settings, discovery, namespaces, running)) as tasks:
         judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
 
 
