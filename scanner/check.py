@@ -14,6 +14,7 @@ from scanner import resources
 from scanner.kube import WORKLOADS, Container, Ingress, Resource, Service, Workload
 from scanner.model import Ref, Severity, Verdict
 from scanner.ports import PortRanges
+from scanner.questions import QUESTIONS
 
 # scope -> the plural names of the kinds whose objects are its subjects
 SCOPES: dict[type, tuple[str, ...]] = {
@@ -170,6 +171,7 @@ class Check:
     linux_only: bool = False
     ephemeral: bool = True
     on: bool = True
+    question: str | None = None  # of scanner.questions, which checks of several clouds answer
     always: bool = False  # reported whatever is selected: nothing switches it off or gives it another weight
 
     @property
@@ -218,6 +220,7 @@ def check(
     linux_only: bool = False,
     ephemeral: bool = True,
     on: bool = True,
+    question: str | None = None,
 ) -> Callable[[Callable[..., Verdict]], Check]:
     """Declare a check.
 
@@ -227,6 +230,8 @@ def check(
     """
 
     def declare(function: Callable[..., Verdict]) -> Check:
+        if question is not None and question not in QUESTIONS:
+            raise TypeError(f"{id}: question {question!r} is none of {', '.join(QUESTIONS)}")
         title, _, why = inspect.cleandoc(function.__doc__ or "").partition("\n")
         if not title.strip() or not why.strip() or not fix:
             raise TypeError(f"{id}: needs a docstring of title, empty line and reason, and a fix")
@@ -262,6 +267,7 @@ def check(
             linux_only=linux_only,
             ephemeral=ephemeral,
             on=on,
+            question=question,
         )
 
     return declare

@@ -217,6 +217,10 @@ class Settings:
     warnings: tuple[str, ...] = ()
     beside: frozenset[str] = frozenset()  # kinds that checks of other clouds need
 
+    @property
+    def checks(self) -> Iterable[Check]:
+        return (plan.check for plan in self.plans)
+
     def about(self, *, provider: str | None = None, inside: bool = True) -> bool:
         """Whether any check is selected that `only` would keep."""
         return bool(self._kept(provider, inside))

@@ -333,7 +333,7 @@ class _Run:
         """With its exemption, counted."""
         note = self.exemptions.note(finding, labels) if finding.status in LISTED else None
         if note:
-            self.tally.exempted += 1
+            self.tally.add_exempted(self.row, finding.check, finding.status)
             return msgspec.structs.replace(finding, exemption=note)
         self.tally.add(self.row, finding.check, finding.severity, finding.status)
         if finding.reason == UNCONFIGURED:

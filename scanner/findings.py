@@ -95,6 +95,7 @@ class Findings:
             severity=severity,
             category=check.category,
             scope=check.scope_name,
+            question=check.question,
             assessment_keys=check.assessment_keys,
             controls=check.controls,
             provider=context.provider,

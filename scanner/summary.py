@@ -34,17 +34,26 @@ class Tally:
     """Counts every verdict once, exempted ones apart. Gates and score read nothing else."""
 
     counts: Counter[tuple[str, str, Severity, Status]] = field(default_factory=Counter)  # cluster, check, …
-    exempted: int = 0
+    exempt: Counter[tuple[str, str, Status]] = field(default_factory=Counter)  # the same of exempted ones
     ungated: Counter[Severity] = field(default_factory=Counter)  # fails that never trip a gate
 
     def add(self, cluster: str, check: str, severity: Severity, status: Status, n: int = 1) -> None:
         self.counts[cluster, check, severity, status] += n
+
+    @property
+    def exempted(self) -> int:
+        return self.exempt.total()
+
+    def add_exempted(self, cluster: str, check: str, status: Status, n: int = 1) -> None:
+        self.exempt[cluster, check, status] += n
 
     def rename(self, clusters: Mapping[str, str]) -> None:
         """Counts of clusters that turned out to be others go to those."""
         for cluster, check, severity, status in [key for key in self.counts if key[0] in clusters]:
             n = self.counts.pop((cluster, check, severity, status))
             self.add(clusters[cluster], check, severity, status, n)
+        for cluster, check, status in [key for key in self.exempt if key[0] in clusters]:
+            self.add_exempted(clusters[cluster], check, status, self.exempt.pop((cluster, check, status)))
 
     def failing(self) -> Counter[Severity]:
         """Fails that a gate counts, by severity."""

@@ -582,6 +582,7 @@ LISTS = both(
                 "amiType": ("BOTTLEROCKET_x86_64", "AL2_x86_64"),
                 "releaseVersion": "1",
                 "remoteAccess": {"ec2SshKey": "k", "sourceSecurityGroups": (["sg-1"], [])},
+                "nodeRepairConfig": {"enabled": ON},
             }
             for name in ("system", "user")
         ],

@@ -18,6 +18,7 @@ _AT_REST = ("Enable encryption at rest",)
     "azure-aks-kms-etcd",
     Severity.MEDIUM,
     controls=_AT_REST,
+    question="secret-encryption",
     fix="Run `az aks update -g GROUP -n CLUSTER --enable-azure-keyvault-kms --azure-keyvault-kms-key-id KEY_ID`, then "
     "rewrite the secrets with `kubectl get secrets -A -o json | kubectl replace -f -`.",
     refs=(
@@ -126,6 +127,7 @@ def acr_cmk(r: ContainerRegistry) -> Verdict:
     "aws-eks-secrets-cmk",
     Severity.MEDIUM,
     controls=_AT_REST,
+    question="secret-encryption",
     fix="Run `aws eks associate-encryption-config --cluster-name CLUSTER --encryption-config "
     '\'[{"resources": ["secrets"], "provider": {"keyArn": "KEY_ARN"}}]\'`; it cannot be undone.',
     refs=(
@@ -200,6 +202,7 @@ _NOT_ENCRYPTED = (
     "gcp-gke-secrets-cmek",
     Severity.MEDIUM,
     controls=_AT_REST,
+    question="secret-encryption",
     fix="Run `gcloud container clusters update CLUSTER --location LOCATION --database-encryption-key "
     "projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY`, then rewrite the secrets with `kubectl get "
     "secrets -A -o json | kubectl replace -f -`.",

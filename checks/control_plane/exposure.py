@@ -46,6 +46,7 @@ def _let_everyone_in(path: str, ranges: Iterable[str]) -> bool:
     "azure-aks-api-server-restricted",
     Severity.HIGH,
     controls=NETWORK,
+    question="authorized-networks",
     fix="Run `az aks update -g GROUP -n CLUSTER --api-server-authorized-ip-ranges 203.0.113.0/24` with your own "
     "ranges, or make the cluster private.",
     refs=(
@@ -85,6 +86,7 @@ def aks_api_server_restricted(
     "azure-aks-private-cluster",
     Severity.MEDIUM,
     controls=NETWORK,
+    question="api-exposure",
     fix="Create the cluster with `az aks create --enable-private-cluster`; a cluster with API Server VNet Integration "
     "takes `az aks update -g GROUP -n CLUSTER --enable-private-cluster`.",
     refs=(
@@ -240,6 +242,7 @@ _EKS_PUBLIC = "resourcesVpcConfig.endpointPublicAccess"
     "aws-eks-endpoint-public-open",
     Severity.HIGH,
     controls=NETWORK,
+    question="authorized-networks",
     fix="Run `aws eks update-cluster-config --name CLUSTER --resources-vpc-config "
     "publicAccessCidrs=203.0.113.0/24` with your own ranges, or switch the public endpoint off.",
     refs=(
@@ -267,6 +270,7 @@ def eks_endpoint_public_open(c: EksCluster) -> Verdict:
     "aws-eks-endpoint-private-only",
     Severity.MEDIUM,
     controls=NETWORK,
+    question="api-exposure",
     fix="Run `aws eks update-cluster-config --name CLUSTER --resources-vpc-config "
     "endpointPublicAccess=false,endpointPrivateAccess=true` once its users reach the VPC.",
     refs=(
@@ -306,6 +310,7 @@ def eks_endpoint_private_enabled(c: EksCluster) -> Verdict:
     "aws-eks-nodes-private",
     Severity.MEDIUM,
     controls=NETWORK,
+    question="private-nodes",
     fix="Create node groups in subnets that have no route to an internet gateway and give out no public addresses, "
     "move the workloads and delete the old ones.",
     refs=("cis-eks-1.8.0:5.4.3",),
@@ -367,6 +372,7 @@ def _gke_public(c: GkeCluster) -> tuple[bool, Setting[bool]]:
     "gcp-gke-authorized-networks",
     Severity.HIGH,
     controls=NETWORK,
+    question="authorized-networks",
     fix="Run `gcloud container clusters update CLUSTER --location LOCATION --enable-master-authorized-networks "
     "--master-authorized-networks 203.0.113.0/24` with your own ranges.",
     refs=("mdc:24df9ba4-8c98-42f2-9f64-50b095eca06f", "cis-gke-1.9:5.6.3", "checkov:CKV_GCP_20"),
@@ -405,6 +411,7 @@ def gke_authorized_networks(
     "gcp-gke-private-endpoint",
     Severity.MEDIUM,
     controls=NETWORK,
+    question="api-exposure",
     fix="Run `gcloud container clusters update CLUSTER --location LOCATION --enable-private-endpoint` once its users "
     "reach the VPC.",
     refs=("cis-gke-1.9:5.6.4", "checkov:CKV_GCP_18", "checkov:CKV_GCP_25"),
@@ -423,6 +430,7 @@ def gke_private_endpoint(c: GkeCluster) -> Verdict:
     "gcp-gke-private-cluster",
     Severity.HIGH,
     controls=NETWORK,
+    question="private-nodes",
     fix="Run `gcloud container clusters update CLUSTER --location LOCATION --enable-private-nodes`, and for pools that "
     "have a setting of their own `gcloud container node-pools update POOL --cluster CLUSTER --enable-private-nodes`.",
     refs=("mdc:d3e70cff-e4db-47b1-b646-0ac5ed8ada36", "cis-gke-1.9:5.6.5", "checkov:CKV_GCP_64"),

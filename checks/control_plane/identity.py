@@ -19,6 +19,7 @@ _ENTRA = "properties.aadProfile"
     "azure-aks-rbac",
     Severity.HIGH,
     controls=ACCESS,
+    question="access",
     fix="RBAC can be chosen only when a cluster is created, and then is on by default: make a new cluster with "
     "`az aks create` and move the workloads.",
     refs=(
@@ -41,6 +42,7 @@ def aks_rbac(c: AksCluster) -> Verdict:
     "azure-aks-local-accounts",
     Severity.HIGH,
     controls=ACCESS,
+    question="access",
     fix="Run `az aks update -g GROUP -n CLUSTER --disable-local-accounts`; it needs Microsoft Entra integration.",
     refs=(
         "azure-policy-1:993c2fcd-2b29-49d2-9eb0-df2c3a730c32",
@@ -105,6 +107,7 @@ def aks_azure_rbac(c: AksCluster) -> Verdict:
     "azure-aks-managed-identity",
     Severity.MEDIUM,
     controls=ACCESS,
+    question="node-identity",
     fix="Run `az aks update -g GROUP -n CLUSTER --enable-managed-identity`, then upgrade the node pools.",
     refs=("azure-policy-1:da6e2401-19da-4532-9141-fb8fbde08431",),
 )
@@ -121,6 +124,7 @@ def aks_managed_identity(c: AksCluster) -> Verdict:
     "azure-aks-workload-identity",
     Severity.LOW,
     controls=ACCESS,
+    question="workload-identity",
     fix="Run `az aks update -g GROUP -n CLUSTER --enable-oidc-issuer --enable-workload-identity`.",
     refs=("azure-policy-1:2cc2e023-0dac-4046-875b-178f683929d5",),
 )
@@ -171,6 +175,7 @@ def _not_understood(what: str, detail: str) -> MissingEvidence:
     "aws-eks-access-entries",
     Severity.MEDIUM,
     controls=ACCESS,
+    question="access",
     fix="Run `aws eks update-cluster-config --name CLUSTER --access-config authenticationMode=API_AND_CONFIG_MAP`, "
     "make access entries of what is in aws-auth, then set API.",
     refs=("cis-eks-1.8.0:4.1.7",),
@@ -271,6 +276,7 @@ _UPDATE = "Run `gcloud container clusters update CLUSTER --location LOCATION"
     "gcp-gke-legacy-abac",
     Severity.HIGH,
     controls=ACCESS,
+    question="access",
     fix=f"{_UPDATE} --no-enable-legacy-authorization`.",
     refs=("mdc:bd1096e1-73cf-41ab-8f2a-257b78aed9dc", "cis-gke-1.9:5.8.3", "checkov:CKV_GCP_7"),
 )
@@ -288,6 +294,7 @@ def gke_legacy_abac(c: GkeCluster) -> Verdict:
     "gcp-gke-client-certificate",
     Severity.HIGH,
     controls=ACCESS,
+    question="access",
     fix="It can be chosen only when a cluster is created, and is off by default: make a new cluster with `gcloud "
     "container clusters create --no-issue-client-certificate` and move the workloads.",
     refs=("cis-gke-1.9:5.8.1", "checkov:CKV_GCP_13"),
@@ -307,6 +314,7 @@ def gke_client_certificate(c: GkeCluster) -> Verdict:
     "gcp-gke-basic-auth",
     Severity.HIGH,
     controls=ACCESS,
+    question="access",
     fix=f"{_UPDATE} --no-enable-basic-auth`; from version 1.19 on GKE knows no basic authentication.",
     refs=("checkov:CKV_GCP_19",),
 )
@@ -391,6 +399,7 @@ def _is_default(account: Setting[str]) -> bool:
     "gcp-gke-default-service-account",
     Severity.MEDIUM,
     controls=ACCESS,
+    question="node-identity",
     fix="Add a pool with `gcloud container node-pools create --service-account NAME@PROJECT.iam.gserviceaccount.com`, "
     "whose account has roles/container.defaultNodeServiceAccount and no more, move the workloads and delete this one.",
     refs=("cis-gke-1.9:5.2.1", "prowler:gke_cluster_no_default_service_account"),
@@ -439,6 +448,7 @@ def gke_oauth_scopes(p: GkeNodePool) -> Verdict:
     "gcp-gke-workload-identity",
     Severity.MEDIUM,
     controls=ACCESS,
+    question="workload-identity",
     fix=f"{_UPDATE} --workload-pool PROJECT.svc.id.goog`, then set the metadata server of each pool with `gcloud "
     "container node-pools update POOL --cluster CLUSTER --workload-metadata GKE_METADATA`.",
     refs=("cis-gke-1.9:5.2.2",),

@@ -21,6 +21,7 @@ def _not_told(what: str, detail: str) -> MissingEvidence:
     "aws-ecr-scan-on-push",
     Severity.MEDIUM,
     controls=_VULNERABILITIES,
+    question="image-scanning",
     fix='Run `aws ecr put-registry-scanning-configuration --scan-type BASIC --rules \'[{"scanFrequency": '
     '"SCAN_ON_PUSH", "repositoryFilters": [{"filter": "*", "filterType": "WILDCARD"}]}]\'`, or with ENHANCED and '
     "CONTINUOUS_SCAN.",
@@ -128,6 +129,7 @@ def _not_docker(r: ArtifactRepository) -> bool:
     "gcp-gar-vulnerability-scanning",
     Severity.MEDIUM,
     controls=_VULNERABILITIES,
+    question="image-scanning",
     fix="Run `gcloud services enable containerscanning.googleapis.com`, and for a repository that opted out `gcloud "
     "artifacts repositories update REPOSITORY --location LOCATION --allow-vulnerability-scanning`.",
     refs=("cis-gke-1.9:5.1.1",),

@@ -93,6 +93,7 @@ _GROUPS = {"audit", "alllogs"}  # of categories: both hold every audit log
     "azure-aks-audit-log-category",
     Severity.MEDIUM,
     controls=_LOGGING,
+    question="audit-logs",
     fix="Run `az monitor diagnostic-settings create --resource CLUSTER_ID --name audit --workspace WORKSPACE_ID "
     '--logs \'[{"category": "kube-audit-admin", "enabled": true}, {"category": "guard", "enabled": true}]\'`.',
     refs=("cis-aks-1.8:2.1.1",),
@@ -142,6 +143,7 @@ _TYPES = ("api", "audit", "authenticator", "controllerManager", "scheduler")
     "aws-eks-control-plane-logging",
     Severity.MEDIUM,
     controls=_LOGGING,
+    question="audit-logs",
     fix='Run `aws eks update-cluster-config --name CLUSTER --logging \'{"clusterLogging": [{"types": ["api", '
     '"audit", "authenticator", "controllerManager", "scheduler"], "enabled": true}]}\'`.',
     refs=(
@@ -192,6 +194,7 @@ def _collects_system(c: GkeCluster, subject: str) -> tuple[bool, Setting[Any]]:
     "gcp-gke-logging",
     Severity.HIGH,
     controls=_LOGGING,
+    question="audit-logs",
     fix="Run `gcloud container clusters update CLUSTER --location LOCATION --logging=SYSTEM,WORKLOAD`.",
     refs=("mdc:fa160a2c-e976-41cb-acff-1e1e3f1ed032", "cis-gke-1.9:5.7.1", "checkov:CKV_GCP_1"),
 )

@@ -17,6 +17,7 @@ from scanner.model import Gap, GapReason, MissingEvidence, Severity, Verdict
     "azure-aks-network-policy",
     Severity.MEDIUM,
     controls=NETWORK,
+    question="network-policy",
     fix="Run `az aks update -g GROUP -n CLUSTER --network-policy cilium --network-dataplane cilium`.",
     refs=("cis-aks-1.8:5.4.4", "checkov:CKV_AZURE_7", "prowler:aks_network_policy_enabled"),
 )
@@ -41,6 +42,7 @@ _ENGINES = ("calico-node", "cilium")
     "aws-eks-network-policy",
     Severity.MEDIUM,
     controls=NETWORK,
+    question="network-policy",
     fix="Run `aws eks update-addon --cluster-name CLUSTER --addon-name vpc-cni --resolve-conflicts PRESERVE "
     '--configuration-values \'{"enableNetworkPolicy": "true"}\'`, with the values that are set already.',
     refs=("cis-eks-1.8.0:5.4.4", "prowler:eks_cluster_vpc_cni_network_policy_enforced"),
@@ -99,6 +101,7 @@ def _elsewhere(what: str, detail: str) -> MissingEvidence:
     "gcp-gke-network-policy",
     Severity.MEDIUM,
     controls=NETWORK,
+    question="network-policy",
     fix="Run `gcloud container clusters update CLUSTER --location LOCATION --update-addons NetworkPolicy=ENABLED`, "
     "then the same with `--enable-network-policy`; new clusters take `--enable-dataplane-v2`.",
     refs=("mdc:fd06513a-1e03-4d40-9159-243f76dcdcb7", "checkov:CKV_GCP_12"),

@@ -14,6 +14,7 @@ from scanner.model import Evidence, Severity, Verdict, not_applicable
     "azure-aks-node-public-ip",
     Severity.HIGH,
     controls=NETWORK,
+    question="private-nodes",
     fix="Add a pool without --enable-node-public-ip, move the workloads and delete this one.",
     refs=(
         "cis-aks-1.8:5.4.3",
@@ -113,6 +114,7 @@ _BEST_PRACTICES = ("Implement security best practices",)
     "gcp-gke-metadata-server",
     Severity.HIGH,
     controls=ACCESS,
+    question="metadata-protection",
     fix="Run `gcloud container node-pools update POOL --cluster CLUSTER --location LOCATION --workload-metadata "
     "GKE_METADATA`; it needs Workload Identity Federation for GKE.",
     refs=("cis-gke-1.9:5.4.1", "checkov:CKV_GCP_69"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scanner.aws import EksCluster, stated
+from scanner.aws import EksCluster, EksNodegroup, stated
 from scanner.azure import AksCluster, ContainerRegistry
 from scanner.check import check
 from scanner.cloud import expect
@@ -53,6 +53,7 @@ def acr_zone_redundancy(r: ContainerRegistry) -> Verdict:
     "aws-eks-deletion-protection",
     Severity.LOW,
     controls=_BEST_PRACTICES,
+    question="deletion-protection",
     fix="Run `aws eks update-cluster-config --name CLUSTER --deletion-protection`.",
     refs=("prowler:eks_cluster_deletion_protection_enabled",),
 )
@@ -67,9 +68,30 @@ def eks_deletion_protection(c: EksCluster) -> Verdict:
 
 
 @check(
+    "aws-eks-node-auto-repair",
+    Severity.LOW,
+    controls=_BEST_PRACTICES,
+    question="auto-repair",
+    fix="Run `aws eks update-nodegroup-config --cluster-name CLUSTER --nodegroup-name GROUP --node-repair-config "
+    "enabled=true`.",
+    refs=(),
+    needs=("nodegroups",),
+)
+def eks_node_auto_repair(g: EksNodegroup) -> Verdict:
+    """EKS node groups should repair their nodes
+
+    A node that the monitoring agent finds broken is replaced, not left half alive with what runs on it. It is off
+    unless it was asked for; Auto Mode, which has no node groups, does it always.
+    """
+    repair = g.flag("nodeRepairConfig.enabled")
+    return expect(repair.value, "nodes are not repaired automatically", repair)
+
+
+@check(
     "gcp-gke-auto-repair",
     Severity.MEDIUM,
     controls=_BEST_PRACTICES,
+    question="auto-repair",
     fix="Run `gcloud container node-pools update POOL --cluster CLUSTER --location LOCATION --enable-autorepair`.",
     refs=("mdc:6aeb69dc-0d01-4228-88e9-7e610891d5dd", "cis-gke-1.9:5.5.2", "checkov:CKV_GCP_9"),
 )

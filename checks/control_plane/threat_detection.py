@@ -19,6 +19,7 @@ _LEFT_OUT = ("ms_defender_container_exclude_sensors", "ms_defender_container_exc
     "azure-aks-defender-profile",
     Severity.HIGH,
     controls=_DEFENDER,
+    question="threat-detection",
     fix="Run `az aks update -g GROUP -n CLUSTER --enable-defender`.",
     refs=(
         "mdc:56a83a6e-c417-42ec-b567-1e6fcb3d09a9",
@@ -109,6 +110,7 @@ def _containers(plans: list[Facts]) -> Facts | None:
     "azure-defender-containers-plan",
     Severity.HIGH,
     controls=_DEFENDER,
+    question="image-scanning",
     fix="Run `az security pricing create --name Containers --tier Standard`.",
     refs=(
         "mdc:e599a9fe-30e3-47c6-a173-8b4b6d9d3255",
@@ -155,6 +157,7 @@ def _is_empty(s: AzureSubscription) -> bool:
     "azure-defender-containers-extensions",
     Severity.MEDIUM,
     controls=_DEFENDER,
+    question="image-scanning",
     fix="Run `az security pricing create --name Containers --tier Standard --extensions name=ContainerSensor "
     "isEnabled=True` with every extension, or switch them on in the plan's settings.",
     refs=("azure-policy-1:efd4031d-b232-4595-babf-ae817348e91b", "cis-aks-1.8:5.1.1"),
@@ -206,6 +209,7 @@ _RUNTIME = ("RUNTIME_MONITORING", "EKS_RUNTIME_MONITORING")  # the second is its
     "aws-eks-guardduty",
     Severity.LOW,
     controls=_DEFENDER,
+    question="threat-detection",
     fix='Run `aws guardduty update-detector --detector-id DETECTOR --features \'[{"Name": "EKS_AUDIT_LOGS", '
     '"Status": "ENABLED"}, {"Name": "RUNTIME_MONITORING", "Status": "ENABLED", "AdditionalConfiguration": '
     '[{"Name": "EKS_ADDON_MANAGEMENT", "Status": "ENABLED"}]}]\'`.',
@@ -260,6 +264,7 @@ def _on(feature: Facts) -> bool:
     "gcp-gke-security-posture",
     Severity.LOW,
     controls=_DEFENDER,
+    question="threat-detection",
     fix="Run `gcloud container clusters update CLUSTER --location LOCATION --security-posture=standard`.",
     refs=("cis-gke-1.9:5.10.4",),
 )

@@ -21,6 +21,7 @@ _LONG_TERM = "AKSLongTermSupport"
     "azure-aks-auto-upgrade",
     Severity.MEDIUM,
     controls=_UPDATES,
+    question="auto-upgrade",
     fix="Run `az aks update -g GROUP -n CLUSTER --auto-upgrade-channel patch`.",
     refs=(
         "azure-policy-1:5c345cdf-2049-47e0-b8fe-b0e96bc2df35",
@@ -65,6 +66,7 @@ def aks_node_os_upgrade(c: AksCluster) -> Verdict:
     "azure-aks-supported-version",
     Severity.MEDIUM,
     controls=_UPDATES,
+    question="supported-version",
     fix="See `az aks get-upgrades -g GROUP -n CLUSTER` and run `az aks upgrade -g GROUP -n CLUSTER "
     "--kubernetes-version VERSION`.",
     refs=("prowler:aks_cluster_uses_a_supported_version",),
@@ -121,6 +123,7 @@ _EKS_VERSIONS = "clusterVersions"
     "aws-eks-supported-version",
     Severity.HIGH,
     controls=_UPDATES,
+    question="supported-version",
     fix="Run `aws eks update-cluster-version --name CLUSTER --kubernetes-version VERSION`, one minor version at a "
     "time, then update node groups and add-ons.",
     refs=("fsbp:EKS.2", "checkov:CKV_AWS_339", "prowler:eks_cluster_uses_a_supported_version"),
@@ -210,6 +213,7 @@ def eks_nodegroup_ami(g: EksNodegroup) -> Verdict:
     "gcp-gke-auto-upgrade",
     Severity.HIGH,
     controls=_UPDATES,
+    question="auto-upgrade",
     fix="Run `gcloud container node-pools update POOL --cluster CLUSTER --location LOCATION --enable-autoupgrade`, or "
     "enrol the cluster in a release channel.",
     refs=("mdc:1680e053-2e9b-4e77-a1c7-793ae286155e", "cis-gke-1.9:5.5.3", "checkov:CKV_GCP_10"),

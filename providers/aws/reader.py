@@ -24,7 +24,7 @@ CLUSTERS, REPOSITORIES = EksCluster.kind, EcrRepository.kind
 _KEEP: Mapping[str, tuple[str, ...]] = {
     "nodegroups": (
         *("nodegroupName", "nodegroupArn", "status", "amiType", "releaseVersion", "version", "subnets"),
-        *("remoteAccess", "capacityType"),
+        *("remoteAccess", "capacityType", "nodeRepairConfig.enabled"),
     ),
     "addons": ("addonName", "addonVersion", "status", "health", "configurationValues"),
     "accessEntries": ("principalArn", "type", "policies"),

@@ -16,6 +16,7 @@ import checks
 from scanner.check import Check, type_name
 from scanner.config import ConfigError, nearest, shown
 from scanner.model import Severity
+from scanner.questions import QUESTIONS
 
 app = typer.Typer(help="The catalogue of checks.", no_args_is_help=True)
 
@@ -90,6 +91,7 @@ def entry(check: Check) -> dict[str, Any]:
         "category": check.category,
         "scope": check.scope_name,
         "on": check.on,
+        "question": check.question,
         "why": check.why,
         "fix": check.fix,
         "controls": check.controls,
@@ -113,6 +115,8 @@ def page(check: Check) -> Iterable[str]:
     yield ""
     yield f"severity  {check.severity.value}"
     yield f"judges    each {check.scope_name}{_when(check)}"
+    if check.question:
+        yield f"question  {QUESTIONS[check.question].title} (kubeposture matrix)"
     for control in check.controls:
         yield f"control   {control}"
     for ref in check.refs:

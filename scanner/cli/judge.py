@@ -29,6 +29,7 @@ from scanner.findings import Context, shown
 from scanner.inventory import Counts, Inventory
 from scanner.joined import Joined
 from scanner.kube import KINDS
+from scanner.matrix import matrix
 from scanner.model import (
     WORST_FIRST,
     Account,
@@ -85,6 +86,7 @@ class Scan:
         self.exemptions = Exemptions(settings.exemptions, date.today())
         self.clusters = Clusters()
         self.accounts: dict[tuple[str, str | None], Account] = {}
+        self.account_rows: dict[tuple[str, str | None], str] = {}  # what results of accounts are counted under
         self.gaps: list[tuple[Cluster | Account | None, Gap]] = []
         self.counts = Counts()
         self.warnings: list[str] = []
@@ -140,6 +142,7 @@ class Scan:
             known = self.accounts.setdefault((account.id, account.region), account)
             known.refused = known.refused and account.refused  # refused by one look and read by another is read
             known.closed = known.closed and account.closed
+            self.account_rows[account.id, account.region] = estate.scope
             if account.closed:
                 return  # told for all regions of the account together, at the end
         self.counts.add(estate.inventory.counts)
@@ -269,9 +272,9 @@ class Scan:
             if counted:
                 self.tally.add(row, finding.check, severity, status, -1)
             else:
-                self.tally.exempted -= 1
+                self.tally.add_exempted(row, finding.check, status, -1)
         if finding.exemption:
-            self.tally.exempted += 1
+            self.tally.add_exempted(row, finding.check, finding.status)
             return
         self.tally.add(row, finding.check, finding.severity, finding.status)
         if finding.reason == UNCONFIGURED:
@@ -304,15 +307,17 @@ class Scan:
             row.cluster.tags = shown(row.cluster.tags, self.settings.labels)
         accounts, regions = coverage(self.accounts.values())
         unseen = accounts.refused or regions.refused or any(_unseen(row.cluster) for row in rows)
+        clusters = [row.cluster for row in rows]
         ending = Ending(
             scan=info,
-            clusters=[row.cluster for row in rows],
+            clusters=clusters,
             gaps=self.gaps,
             counts=self.counts,
             cluster_counts={id(row.cluster): row.counts for row in rows},
             accounts=accounts,
             regions=regions,
             former=former,
+            matrix=matrix(self.tally, clusters, self.settings.checks, self.account_rows),
             summary=self.tally.summary(bounded=not unseen),
             exit_code=code,
             gate=self._gate(),

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from scanner.inventory import Counts
+from scanner.matrix import Matrix
 from scanner.model import Account, Cluster, ClusterRef, Finding, Gap
 from scanner.summary import Summary
 
@@ -76,6 +77,7 @@ class Ending:
     summary: Summary
     exit_code: int
     gate: str  # a sentence about --fail-on, "" without
+    matrix: Matrix = field(default_factory=Matrix)
 
 
 class Output(Protocol):

@@ -19,8 +19,9 @@ from rich.text import Text
 from scanner.destination import Destination
 from scanner.inventory import Counts
 from scanner.kube import printable
+from scanner.matrix import Matrix
 from scanner.model import Account, Cluster, ExemptionNote, Finding, Gap, GapReason, PlaneState, Severity, Status
-from scanner.report import Coverage, Ending
+from scanner.report import Coverage, Ending, matrix
 from scanner.summary import Score, Summary
 
 WIDTH = 100
@@ -126,6 +127,7 @@ class TableOutput:
         for status in _HEADINGS:
             self._section(status)
         self._undecided()
+        self._matrix(ending.matrix)
         self._exemptions()
         self._totals(ending.summary)
         self._notes(ending)
@@ -291,6 +293,21 @@ class TableOutput:
             line.append(f" · {summary.exempted} exempted")
         out.print(line)
         out.print(Text(_score(summary.score)))
+
+    def _matrix(self, found: Matrix) -> None:
+        """One cluster alone has nothing beside it."""
+        if len(found.clusters) < 2:
+            return
+        self._console.print()
+        self._console.print(
+            Text(
+                "Side by side: the worst answer, how many clusters give it, and how many are not known (?)",
+                style="bold",
+            )
+        )
+        for line in matrix.clouds(found):
+            self._console.print(Text(line))
+        self._console.print(Text("each cluster: scan with -o json=report.json, then kubeposture matrix report.json"))
 
     def _notes(self, ending: Ending) -> None:
         for warning in ending.scan.warnings:

@@ -10,6 +10,7 @@ import msgspec
 from scanner import __project__, __version__
 from scanner.destination import Destination
 from scanner.findings import SCHEMA_VERSION
+from scanner.matrix import Matrix
 from scanner.model import Account, Cluster, ClusterRef, Finding, Gap, GapReason, PlaneState
 from scanner.report import Coverage, Ending, ScanInfo
 from scanner.summary import Summary
@@ -72,6 +73,7 @@ class Report(msgspec.Struct):
     gaps: list[GapRow]
     clusters: list[Cluster]
     summary: Summary
+    matrix: Matrix
     findings: list[Finding]
 
 
@@ -110,6 +112,7 @@ def _without_findings(ending: Ending) -> Report:
         gaps=[_gap_row(cluster, gap) for cluster, gap in ending.gaps],
         clusters=ending.clusters,
         summary=ending.summary,
+        matrix=ending.matrix,
         findings=[],
     )
 
