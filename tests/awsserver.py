@@ -20,6 +20,8 @@ what moto lacks or bends:
 - `ecr` DescribeRepositories (no pages there) and BatchGetRepositoryScanningConfiguration (no limit of 25 names).
 - `inspector2` BatchGetAccountStatus: fails there unless accounts are named.
 
+`from_moto` names actions that moto answers all the same, for a test that makes with boto3 what they tell of.
+
 With `moto=False` the server answers everything itself: nothing has to be imported and set up (for moto, a log group
 with its filter takes 20 ms), and ids and dates are those of the estate. Keys and session tokens are looked at,
 signatures are not.
@@ -68,6 +70,7 @@ __all__ = [
     "AwsServer",
     "Credentials",
     "Request",
+    "amended",
     "body",
     "closed",
     "delay",
@@ -209,6 +212,19 @@ def empty() -> Fault:
     return answer
 
 
+def amended(change: Callable[[Object], None]) -> Fault:
+    """What moto answers to a GET request of a JSON service, with this change."""
+
+    def answer(handler: _Handler) -> None:
+        found = _moto().answer(handler, b"")
+        said = json.loads(found.body)
+        if found.status == 200:
+            change(said)
+        handler.reply(found.status, json.dumps(said).encode(), handler.call.wire.content_type)
+
+    return answer
+
+
 def reset() -> Fault:
     """Half an answer, then RST."""
     return apiserver.reset(b'{"clusters":[')
@@ -259,6 +275,7 @@ class AwsServer:
 
     estate: Estate
     moto: bool = True
+    from_moto: frozenset[str] = frozenset()  # more actions that moto answers: a test made there what they tell of
     page_size: int | None = None  # instead of each service's own; moto pages as it likes
     latency: float = 0.0
     session_seconds: int | None = None  # boto3 renews a session in its last fifteen minutes
@@ -324,6 +341,10 @@ class AwsServer:
         self._keys = sessions | {found.access_key: found for found in users}
         self._bodies: dict[str, bytes] = {}
         self._contents: dict[tuple[str, str, str], str] = {}
+
+    def empty_moto(self) -> None:
+        """Leave nothing in moto, before a test makes something there by itself."""
+        _moto().empty()
 
     def warm(self) -> None:
         """Encode now what is asked about each cluster with the least parameters, so that requests cost little."""
@@ -424,7 +445,8 @@ class AwsServer:
     def is_ours(self, asked: Request) -> bool:
         """Whether the server answers this itself."""
         known = asked.action in _ANSWERS or (asked.service == "sts" and asked.operation in _STS)
-        return known and not (self.moto and (asked.service in _MOTO or asked.action in _MOTO))
+        theirs = _MOTO | self.from_moto
+        return known and not (self.moto and (asked.service in theirs or asked.action in theirs))
 
     def content(self, service: str, account: str, region: str) -> str:
         """What moto has to know, as a text by which one sees whether it changed."""
@@ -1378,6 +1400,10 @@ class _Moto:
             self._make(handler.aws, asked.service, asked.account, asked.region)
             headers = {name: value for name, value in handler.headers.items() if name.lower() not in _HOP}
             return self._ask(handler.command, handler.path, headers | {"x-moto-account-id": asked.account}, data)
+
+    def empty(self) -> None:
+        with self._lock:
+            self._reset()
 
     def _ask(self, method: str, path: str, headers: Mapping[str, str], data: bytes) -> _MotoAnswer:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=60)
