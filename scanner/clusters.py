@@ -17,8 +17,9 @@ from urllib.parse import urlsplit
 
 from scanner.collect import Estate
 from scanner.inventory import Counts
-from scanner.model import Cluster, Collected, PlaneState
+from scanner.model import Cluster, Collected, Gap, GapReason, PlaneState
 
+_SOURCES = ("api_server", "config", "kube_system_uid")  # of ids, the surest last
 _SHARED = ("server:", "ca:")  # keys that several clusters may have in common
 
 
@@ -54,8 +55,18 @@ class Row:
     agents: dict[str, Collected[dict[str, Any]]] = field(default_factory=dict)  # clouds' own, found inside
 
     def take_agents(self, agents: Mapping[str, Collected[dict[str, Any]]]) -> None:
-        """Of two looks the one that could be read."""
-        self.agents |= {n: found for n, found in agents.items() if n not in self.agents or self.agents[n].gaps}
+        """Of two looks the one that could be read; where both could and do not agree, neither is believed."""
+        for name, found in agents.items():
+            known = self.agents.get(name)
+            if known is None or known.gaps:
+                self.agents[name] = found if known is None or not found.gaps else known
+            elif not found.gaps and _sorted(known.items) != _sorted(found.items):
+                gap = Gap(what=name, reason=GapReason.BAD_DATA, detail="two looks into the cluster do not agree")
+                self.agents[name] = Collected([], [gap])
+
+
+def _sorted(items: list[dict[str, Any]]) -> list[str]:
+    return sorted(map(repr, items))
 
 
 class Clusters:
@@ -111,7 +122,7 @@ def _same(row: Row, cluster: Cluster, keys: set[str]) -> bool:
     if row.cluster.uid and cluster.uid:
         return row.cluster.uid == cluster.uid
     common = row.keys & keys
-    if bool(row.cluster.cloud_id) is bool(cluster.cloud_id):
+    if bool(_own_id(row.cluster)) is bool(_own_id(cluster)):
         common = {key for key in common if not key.startswith(_SHARED)}
     return bool(common)
 
@@ -120,7 +131,7 @@ def _merge(row: Row, cluster: Cluster, counts: Counts) -> None:
     """What the cloud says of the cluster names it; each plane is as read as its best reading, less what that lacks."""
     known = row.cluster
     row.counts.add(counts)
-    named, other = (known, cluster) if _naming(known) >= _naming(cluster) else (cluster, known)
+    named, other = (known, cluster) if _sureness(known) >= _sureness(cluster) else (cluster, known)
     row.former = (row.former | {known.id, cluster.id}) - {named.id}
     for name in ("id", "id_source", "cloud_id", "provider", "name", "account", "region", "tags"):
         setattr(known, name, getattr(named, name))
@@ -134,6 +145,11 @@ def _merge(row: Row, cluster: Cluster, counts: Counts) -> None:
 def _own_id(cluster: Cluster) -> str:
     """The id that the cloud which runs it gave it, "" for one that no cloud runs."""
     return cluster.id if _naming(cluster) == 2 else ""
+
+
+def _sureness(cluster: Cluster) -> tuple[int, int]:
+    """Of two looks the one that knows better which cluster it is names it."""
+    return _naming(cluster), _SOURCES.index(cluster.id_source) if cluster.id_source in _SOURCES else -1
 
 
 def _naming(cluster: Cluster) -> int:

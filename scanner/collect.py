@@ -11,9 +11,9 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from queue import Full, Queue
+from queue import Empty, Full, Queue
 from typing import Any
 
 import msgspec
@@ -84,68 +84,91 @@ class Task:
 Show = Callable[[Task, str, int], None]  # the same, of which task
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
+@dataclass(slots=True)
+class Pending:
+    """A task that has not given all of its own; `given` are the names of the estates that it has."""
+
     task: Task
+    given: list[str] = field(default_factory=list)
+
+    def rest(self, reason: GapReason, detail: str) -> Reading | None:
+        """What it still owes, unread; None where that is nothing."""
+        reading = self.task.unread(reason, detail)
+        plain = not self.task.lost and self.task.provider != "bundle"  # gives one reading
+        return None if reading.estate.name in self.given or (plain and self.given) else reading
+
+
+_TICK = 0.2  # seconds after which a queue that does not move is looked at again
 
 
 def run(
-    tasks: Iterable[Task], concurrency: int, progress: Show, pending: list[Task] | None = None
+    tasks: Iterable[Task],
+    concurrency: int,
+    progress: Show,
+    pending: list[Pending] | None = None,
+    stop: threading.Event | None = None,
 ) -> Generator[Reading, None, None]:
     """Readings in the order in which they are complete.
 
     `pending` always holds the tasks that have not given all of their own, those found on the way included. Closing the
-    iterator starts nothing more and does not wait.
+    iterator starts nothing more and does not wait. Raises KeyboardInterrupt between two readings once `stop` is set.
     """
     pending = [] if pending is None else pending
-    ready: Queue[Reading | _Done] = Queue(maxsize=1)
+    stop = stop or threading.Event()
+    ready: Queue[tuple[Pending, Reading | None]] = Queue(maxsize=1)  # None where the task is done
     closed = threading.Event()
 
-    def hand_over(item: Reading | _Done) -> None:
+    def hand_over(task: Pending, reading: Reading | None) -> None:
         while not closed.is_set():
             with contextlib.suppress(Full):
-                ready.put(item, timeout=0.2)
+                ready.put((task, reading), timeout=_TICK)
                 return
 
     pool = ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=THREADS)
 
     def start(task: Task) -> None:
         """Also called by tasks, which are pending themselves meanwhile."""
-        pending.append(task)
+        entry = Pending(task)
+        pending.append(entry)
         with contextlib.suppress(RuntimeError):  # the pool was closed: the task stays pending
-            pool.submit(_attempt, task, progress, start, hand_over)
+            pool.submit(_attempt, entry, progress, start, hand_over)
 
     try:
         for task in tasks:
             start(task)
         while pending:
-            item = ready.get()
-            if isinstance(item, _Done):
-                pending.remove(item.task)
-            else:
-                yield item
+            if stop.is_set():
+                raise KeyboardInterrupt
+            with contextlib.suppress(Empty):
+                entry, reading = ready.get(timeout=_TICK)
+                if reading is None:
+                    pending.remove(entry)
+                else:
+                    entry.given.append(reading.estate.name)
+                    yield reading
     finally:
         closed.set()
         pool.shutdown(wait=not pending, cancel_futures=True)
 
 
 def _attempt(
-    task: Task, progress: Show, start: Callable[[Task], None], hand_over: Callable[[Reading | _Done], None]
+    entry: Pending, progress: Show, start: Callable[[Task], None], hand_over: Callable[[Pending, Reading | None], None]
 ) -> None:
     """Hand over what the task reads, start what it finds, then tell that it is done."""
+    task = entry.task
     try:
         for item in task.read(lambda what, n: progress(task, what, n)):
             if isinstance(item, Task):
                 start(item)
             else:
-                hand_over(item)
+                hand_over(entry, item)
     except Exception as error:  # one target's crash may not take the others' results with it
         name = type(error).__name__
         log.error("reading %s crashed: %s", printable(task.name), name, exc_info=log.isEnabledFor(logging.INFO))
         detail = f"internal error while reading: {name}; run with -v and report it"
-        hand_over(task.unread(GapReason.BAD_DATA, detail))
+        hand_over(entry, task.unread(GapReason.BAD_DATA, detail))
     finally:
-        hand_over(_Done(task))
+        hand_over(entry, None)
 
 
 def unread(name: str, provider: str, kinds: Iterable[str], reason: GapReason, detail: str, id: str = "") -> Reading:

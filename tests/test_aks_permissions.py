@@ -33,7 +33,7 @@ from cli import kubeposture
 from support import deployment, secured
 
 from providers.azure import session
-from scanner.cli.judge import catalogue
+from scanner.cli.catalogue import catalogue
 from scanner.resources import SCOPES
 
 PERMISSIONS = "Microsoft.Authorization/permissions/read"

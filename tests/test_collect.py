@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,9 +16,10 @@ from cli import kubeposture
 from cluster_data import populate
 
 from scanner import bundle, collect
-from scanner.collect import Estate, Reading, Task
+from scanner.cli import judge
+from scanner.collect import Estate, Pending, Reading, Task
 from scanner.inventory import Inventory
-from scanner.model import PlaneState
+from scanner.model import GapReason, PlaneState
 
 
 def estate(name):
@@ -98,6 +100,50 @@ def test_interrupt_ends_at_once_and_reports_what_was_read(tmp_path):
     assert {c["name"]: c["data_plane"] for c in report["clusters"]} == {"a-good": "complete", "b-stuck": "not_read"}
     assert {g["detail"] for g in report["gaps"]} == {"interrupted"}
     assert b"Traceback" not in error
+
+
+def test_what_is_being_judged_when_interrupted_is_judged_to_its_end(tmp_path, monkeypatch):
+    genuine = judge.evaluate
+
+    def interrupted(*args):
+        monkeypatch.setattr(judge, "evaluate", genuine)
+        os.kill(os.getpid(), signal.SIGINT)
+        return genuine(*args)
+
+    with ApiServer() as one, ApiServer() as two:
+        populate(one, 20)
+        populate(two, 20)
+        config = one.kubeconfig(tmp_path / "config", context="a", others={"b": two})
+        command = ("scan", "kubeconfig", "--kubeconfig", config, "--context", "*", "--concurrency", "1", "-o", "json")
+        whole = json.loads(kubeposture(*command).stdout)
+        monkeypatch.setattr(judge, "evaluate", interrupted)
+        result = kubeposture(*command)
+    report = json.loads(result.stdout)
+    assert (result.code, report["scan"]["complete"]) == (130, False)
+    assert {c["name"]: c["data_plane"] for c in report["clusters"]} == {"a": "complete", "b": "not_read"}
+    assert {g["cluster"] for g in report["gaps"]} == {"b"}
+    of_a = [{f["id"] for f in r["findings"] if f["cluster"]["name"] == "a"} for r in (whole, report)]
+    assert of_a[0] == of_a[1]
+
+
+def entry(given, lost=None, provider="kubernetes"):
+    return Pending(Task("a", lambda progress: [], frozenset({"pods"}), provider, lost), given)
+
+
+@pytest.mark.parametrize(
+    ("pending", "owes"),
+    [
+        (entry([]), True),
+        (entry(["a"]), False),
+        (entry(["context of another name"]), False),
+        (entry(["first estate"], provider="bundle"), True),
+        (entry(["first account"], lost=lambda *_: Reading(estate("all"))), True),
+        (entry(["all"], lost=lambda *_: Reading(estate("all"))), False),
+    ],
+    ids=["nothing given", "itself", "its only one", "one of a bundle's", "one of many", "its last"],
+)
+def test_what_a_task_still_owes_when_interrupted(pending, owes):
+    assert (pending.rest(GapReason.TIMEOUT, "interrupted") is not None) is owes
 
 
 def test_a_target_that_cannot_even_say_that_it_was_lost_is_in_the_report():

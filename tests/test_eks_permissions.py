@@ -31,7 +31,7 @@ from botocore.retries.standard import ExponentialBackoff
 from cli import kubeposture
 from support import deployment, secured
 
-from scanner.cli.judge import catalogue
+from scanner.cli.catalogue import catalogue
 from scanner.resources import SCOPES
 
 CHECKS = catalogue()

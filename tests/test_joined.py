@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 
@@ -205,7 +206,67 @@ def test_a_connection_that_may_not_be_looked_for_is_not_absent(world):
 
 def test_a_connection_that_two_clusters_claim_is_nobodys(world):
     found = world({"one": connected("arc"), "two": connected("arc")}, {"arc": DEFENDER}).scan()
-    assert found.of(ARC_EXTENSION) == {"one": "fail", "two": "fail"}  # their sensors decide
+    assert found.of(ARC_EXTENSION) == {"one": "unknown", "two": "unknown"}
+
+
+def test_a_connection_of_another_platform_is_nobodys(world):
+    sensor = [namespace("mdc"), daemon_set(SENSOR, "mdc")]
+    scene = world({"shop": connected("factory", *sensor)}, {"factory": DEFENDER})
+    factory = scene.arm.estate.subscriptions[PROD].connected_clusters[0]
+    factory["properties"]["distribution"] = "k3s"
+    scene.arm.load(scene.arm.estate)
+    found = scene.scan()
+    assert found.of(ARC_EXTENSION) == {"shop": "unknown"}
+    assert {c["name"] for c in found.report["clusters"]} == {"shop", "factory", "aks"}
+
+
+def test_a_connection_that_another_cluster_names_is_not_taken_by_name(world):
+    scene = world({"owner": connected("shop"), "shop": []}, {"shop": DEFENDER})
+    scene.apis["shop"].inject("/", refuse(401))
+    assert scene.scan().of(ARC_EXTENSION) == {"owner": "pass", "shop": "unknown"}
+
+
+def test_clusters_of_one_name_do_not_share_the_connection_of_their_name(world):
+    scene = world({"shop": []}, {"shop": DEFENDER})
+    scene.apis["shop"].inject("/", refuse(401))
+    assert scene.scan().of(ARC_EXTENSION) == {"shop": "pass"}
+    twin = eks("shop", region="us-east-1", endpoint=scene.apis["shop"].url)
+    region = region_of(ACCOUNT, "us-east-1", twin)
+    scene.aws.estate.accounts[ACCOUNT].regions[region.name] = region
+    scene.aws.load(scene.aws.estate)
+    found = scene.scan()
+    assert [f["status"] for f in found.report["findings"] if f["check"] == ARC_EXTENSION] == ["unknown", "unknown"]
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_two_looks_that_do_not_agree_are_both_not_believed(world, tmp_path, order):
+    scene = world({"shop": []}, {"arc": DEFENDER})
+    chosen = ("-c", ARC_EXTENSION, "-c", PRIVILEGED)
+    assert kubeposture("collect", "eks", "-o", tmp_path / "before", *chosen).code == 0
+    scene.apis["shop"].add(namespace("azure-arc"), arc_config("arc"))
+    assert kubeposture("collect", "eks", "-o", tmp_path / "after", *chosen).code == 0
+    found = Scan("evaluate", *sorted((tmp_path / "before", tmp_path / "after"), reverse=bool(order)), *chosen)
+    assert found.of(ARC_EXTENSION) == {"shop": "unknown"}
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_subscription_that_is_read_twice_counts_as_its_better_look(world, tmp_path, order):
+    scene = world({"shop": connected("arc")}, {"arc": OTHER})
+    assert kubeposture("collect", "eks", "-o", tmp_path / "eks", "-c", ARC_EXTENSION).code == 0
+    assert kubeposture("collect", "aks", "-o", tmp_path / "a", "--planes", "control").code == 0
+    scene.arm.inject("/extensions$", arm_status(403))
+    assert kubeposture("collect", "aks", "-o", tmp_path / "b", "--planes", "control").code == 3
+    azure = sorted((tmp_path / "a", tmp_path / "b"), reverse=bool(order))
+    assert Scan("evaluate", tmp_path / "eks", *azure, "-c", ARC_EXTENSION).of(ARC_EXTENSION) == {"shop": "fail"}
+
+
+def test_what_was_lost_with_a_bundle_is_not_absent(world, tmp_path):
+    world({"shop": []})
+    assert kubeposture("collect", "eks", "-o", tmp_path / "eks", "-c", ARC_EXTENSION).code == 0
+    assert kubeposture("collect", "aks", "-o", tmp_path / "aks", "--planes", "control").code == 0
+    (tmp_path / "half").write_bytes((tmp_path / "aks").read_bytes()[:300])
+    found = Scan("evaluate", tmp_path / "eks", tmp_path / "half", "-c", ARC_EXTENSION, "--min-coverage", "1%")
+    assert "incomplete" in found.report["scan"]["exit_reasons"]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
@@ -225,6 +286,36 @@ def test_bundles_say_the_same_in_any_order(world, tmp_path, order):
     assert found.of(ARC_EXTENSION) == {"good": "pass", "bad": "fail"}
     assert found.statuses == whole.statuses
     assert found.report["summary"]["by_check"] == whole.report["summary"]["by_check"]
+
+
+@pytest.mark.parametrize(
+    "names", [("whole", "blind"), ("whole", "blind", "other"), ("other", "blind", "whole", "cloud")]
+)
+def test_reports_do_not_depend_on_the_order_of_what_they_rest_on(world, tmp_path, names):
+    """Looks at one cluster that know more or less of it, and one at another."""
+    scene = world({"shop": connected("arc"), "bank": []}, {"arc": DEFENDER})
+    for name in ("shop", "bank"):
+        scene.apis[name].kubeconfig(tmp_path / name)
+    chosen = ("-c", PRIVILEGED, "-c", ARC_EXTENSION)
+
+    def collect(name, *args):
+        kubeposture("collect", *args, "-o", tmp_path / f"{name}.bundle", *chosen)
+
+    collect("cloud", "eks")
+    collect("whole", "kubeconfig", "--kubeconfig", tmp_path / "shop")
+    collect("other", "kubeconfig", "--kubeconfig", tmp_path / "bank")
+    scene.apis["shop"].inject("/api/v1/namespaces/kube-system$", refuse(403))
+    collect("blind", "kubeconfig", "--kubeconfig", tmp_path / "shop")
+    reports = set()
+    for order in itertools.permutations(names):
+        found = Scan("evaluate", *[tmp_path / f"{name}.bundle" for name in order], *chosen)
+        rows = [(c["id"], c["uid"], c["control_plane"], c["data_plane"]) for c in found.report["clusters"]]
+        gaps = sorted((g["what"], g["reason"]) for g in found.report["gaps"])
+        summary = found.report["summary"]
+        reports.add(
+            repr((found.code, sorted(found.statuses.items()), rows, gaps, summary["by_check"], summary["score"]))
+        )
+    assert len(reports) == 1
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

@@ -108,8 +108,9 @@ def _extension(c: CloudResource, type: str, extension: str, agent: str) -> Verdi
         return fail(f"not connected to Azure Arc{note}", Evidence("arcConfig", "none"))
     try:
         connection = _connection(c)
-    except MissingEvidence:
-        if not inside or inside.gaps:
+    except MissingEvidence as missing:
+        doubtful = any(gap.reason is GapReason.BAD_DATA for gap in missing.gaps)  # another's, by all that is known
+        if not inside or inside.gaps or doubtful:
             raise
         return _by_agent(c, agent)
     installed = [e for e in connection.parts("extensions") if e.text("properties.extensionType").equals(type)]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeGuard
@@ -126,7 +126,9 @@ class _Azure:
             counts = Counts()
             if self.cloud.control_plane:
                 self.reader.complete(cluster, found, counts)
-            look = self._look(cluster, progress) if self._has_inside(cluster) else None
+            look = None
+            if self._has_inside(cluster):
+                look = self.cloud.look(cluster, functools.partial(self._access, cluster), progress)
             yield cluster_reading(self.cloud, cluster, look, counts)
 
         def lost(reason: GapReason, detail: str) -> Reading:
@@ -140,11 +142,6 @@ class _Azure:
     def _has_inside(self, cluster: CloudResource) -> TypeGuard[AksCluster]:
         """Whether there is an inside to be read: asked for, and an AKS cluster that lives."""
         return bool(self.cloud.inside.kinds) and isinstance(cluster, AksCluster) and cluster.lives
-
-    def _look(self, cluster: AksCluster, progress: Progress) -> Look:
-        look = self.cloud.look(cluster, lambda: self._access(cluster), progress)
-        # What it says of an Arc connection is not believed: it could claim that of another cluster.
-        return dataclasses.replace(look, keys=[key for key in look.keys if not key.startswith("id:")])
 
     def _access(self, cluster: AksCluster) -> tuple[ApiAccess, list[str]]:
         from providers.kubernetes.credentials import ApiAccess

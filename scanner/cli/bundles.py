@@ -53,7 +53,7 @@ def collect_kubeconfig(
     logging: Logging,
 ) -> None:
     """Collect live clusters. Options that select checks decide which kinds are read."""
-    from scanner.cli.judge import settings_from
+    from scanner.cli.settings import settings_from
     from scanner.cli.targets import Inside, kubeconfig_tasks
 
     settings = settings_from(judging)[0].only()
@@ -76,7 +76,7 @@ def collect_aks(
     """Collect what Azure says of clusters, and what runs inside them."""
     from scanner.cli.aks import aks_tasks
     from scanner.cli.discovery import Asked
-    from scanner.cli.judge import settings_from
+    from scanner.cli.settings import settings_from
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "azure")
     with aks_tasks(azure, Asked(settings, discovery, namespaces, running)) as tasks:
@@ -97,7 +97,7 @@ def collect_eks(
     """Collect what AWS says of clusters, and what runs inside them."""
     from scanner.cli.discovery import Asked
     from scanner.cli.eks import eks_tasks
-    from scanner.cli.judge import settings_from
+    from scanner.cli.settings import settings_from
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "aws")
     with eks_tasks(aws, Asked(settings, discovery, namespaces, running)) as tasks:
@@ -118,7 +118,7 @@ def collect_gke(
     """Collect what Google Cloud says of clusters, and what runs inside them."""
     from scanner.cli.discovery import Asked
     from scanner.cli.gke import gke_tasks
-    from scanner.cli.judge import settings_from
+    from scanner.cli.settings import settings_from
 
     settings = on_planes(settings_from(judging)[0], discovery.planes, "gcp")
     with gke_tasks(gcp, Asked(settings, discovery, namespaces, running)) as tasks:
@@ -158,7 +158,8 @@ def evaluate(
     logging: Logging,
 ) -> None:
     """Judge bundles: the same report as from the scan itself."""
-    from scanner.cli.judge import Scan, settings_from
+    from scanner.cli.judge import Scan
+    from scanner.cli.settings import settings_from
     from scanner.cli.targets import bundle_tasks
 
     for path in bundles:

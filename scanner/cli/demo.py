@@ -11,8 +11,9 @@ from scanner.cli.scan import judge_tasks
 @takes_options
 def demo(judging: Judging, reporting: Reporting, logging: Logging) -> None:
     """Judge the sample estate: good and bad workloads of every kind. Reads no cluster and no network."""
-    from scanner.cli.judge import Scan, settings_from
+    from scanner.cli.judge import Scan
     from scanner.cli.sample import demo_task
+    from scanner.cli.settings import settings_from
 
     # The sample has a gap on purpose, to show what one looks like: that is no failure of the demo.
     settings, config = settings_from(judging)

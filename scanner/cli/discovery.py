@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -168,7 +169,9 @@ class Cloud:
         try:
             api, keys = access()
             # By its id, as the configuration's cluster_ids may mean but one of two clusters of one name.
-            return look_inside(api, scope_id(cluster.id), self.inside, progress)
+            look = look_inside(api, scope_id(cluster.id), self.inside, progress)
+            # What it says of an Arc connection makes no row its own: it could claim that of another cluster.
+            return dataclasses.replace(look, keys=[key for key in look.keys if not key.startswith("id:")])
         except Unreadable as why:
             reason, detail, permission, keys = why.reason, why.detail, why.permission, list(why.keys)
         except ApiError as error:

@@ -9,19 +9,18 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
-from pathlib import Path
 
 import msgspec
 
 from scanner import collect, resources
-from scanner import config as configuration
-from scanner.cli.catalogue import catalogue
-from scanner.cli.options import EXIT_INTERRUPTED, Judging, Reporting
+from scanner.cli.interrupts import interrupts
+from scanner.cli.options import EXIT_INTERRUPTED, Reporting
 from scanner.cli.progress import progress
+from scanner.cli.settings import percentage, statuses
 from scanner.cloud import JOINED, CloudResource
 from scanner.clusters import Clusters, Row
-from scanner.collect import Estate, Reading, Task
-from scanner.config import Config, ConfigError, Plan, Selection, Settings, nearest
+from scanner.collect import Estate, Pending, Reading, Task
+from scanner.config import Config, Plan, Settings
 from scanner.destination import PipeClosed, drop_stdout
 from scanner.engine import LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
@@ -51,34 +50,13 @@ _CLEAN = (Status.PASS, Status.NOT_APPLICABLE)
 EXIT = {"nothing_read": 4, "gate_failed": 1, "incomplete": 3}
 
 
-def settings_from(judging: Judging) -> tuple[Settings, Config]:
-    config = _config(judging.config)
-    selection = Selection(
-        profile=judging.profile,
-        checks=judging.check,
-        exclude=judging.exclude_check,
-        refs=judging.ref,
-        min_severity=judging.min_severity,
-        parameters=judging.param,
-        include_system_namespaces=judging.include_system_namespaces,
-    )
-    return configuration.settings(catalogue(), config, selection), config
-
-
-def _config(path: Path | None) -> Config:
-    default = Path("kubeposture.yaml")
-    if path is None and not default.exists():
-        return Config()
-    return configuration.load(path or default)
-
-
 class Scan:
     """One run: takes readings, judges each, feeds the outputs, and ends with an exit code."""
 
     def __init__(self, settings: Settings, config: Config, reporting: Reporting) -> None:
         self.settings, self.reporting = settings, reporting
-        self.listed = _statuses(reporting.status)
-        self.min_coverage = _percentage(reporting.min_coverage)
+        self.listed = statuses(reporting.status)
+        self.min_coverage = percentage(reporting.min_coverage)
         self.id = str(uuid.uuid4())
         self.started_at = utc_now()
         self.plans_of = _by_resource(settings.plans)
@@ -92,7 +70,7 @@ class Scan:
         self.warnings: list[str] = []
         self.scopes: set[tuple[str, str]] = set()
         self.answers: dict[str, tuple[Status, Severity, bool]] = {}  # by finding id; the last: counted, not exempted
-        self.pending: list[Task] = []
+        self.pending: list[Pending] = []
         self.waiting: list[_Waiting] = []  # insides of clusters of which other readings may know more
         self.mixed = False  # whether one cluster may be reached in several ways
         self.joined = Joined()
@@ -102,14 +80,15 @@ class Scan:
 
     def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
         """The exit code. Interrupted, it reports what is complete and names what was not read."""
-        ways = {task.provider for task in tasks} - {"files"}
-        self.mixed = len(ways) > 1 or (ways == {"bundle"} and len(tasks) > 1)
-        with _collector_off(), outputs.opened(self.specs, color=not self.reporting.no_color) as self.outputs:
+        ways = [task.provider for task in tasks if task.provider != "files"]
+        self.mixed = len(ways) > 1 and set(ways) != {"kubernetes"}
+        opened = outputs.opened(self.specs, color=not self.reporting.no_color)
+        with _collector_off(), opened as self.outputs, interrupts() as stop:
             try:
                 # The progress ends before a report is printed: it would wipe out lines of it.
                 with (
                     progress(quiet) as show,
-                    contextlib.closing(collect.run(tasks, concurrency, show, self.pending)) as readings,
+                    contextlib.closing(collect.run(tasks, concurrency, show, self.pending, stop)) as readings,
                 ):
                     for reading in readings:
                         self._judge(reading)
@@ -125,11 +104,8 @@ class Scan:
             gap = Gap(what="findings", reason=GapReason.TIMEOUT, detail="interrupted while judging", time=utc_now())
             self.gaps.append((self.judging, gap))
             self.judging.data_plane = PlaneState.PARTIAL
-        clusters = [row.cluster for row in self.clusters.rows]
-        read = {c.id for c in clusters} | {f"context:{c.name}" for c in clusters if not c.cloud_id}
-        for task in list(self.pending):  # what still runs may find more
-            reading = task.unread(GapReason.TIMEOUT, "interrupted")
-            if not (reading.estate.cluster and reading.estate.cluster.id in read):
+        for entry in list(self.pending):  # what still runs may find more
+            if reading := entry.rest(GapReason.TIMEOUT, "interrupted"):
                 self._judge(reading)
         self._judge_waiting()
 
@@ -170,7 +146,8 @@ class Scan:
         ]
         late = tuple(plan for plan in plans if JOINED.keys() & set(plan.needs))
         at_once = tuple(plan for plan in plans if not JOINED.keys() & set(plan.needs))
-        self._evaluate(reading, row.cluster.id, row, at_once, "outside")
+        part = ", ".join(sorted(type(item).kind for item in estate.inventory.cloud))  # Arc's is not the cloud's own
+        self._evaluate(reading, row.cluster.id, row, at_once, part)
         if late:
             inventory = Inventory(kinds=estate.inventory.kinds, cloud=estate.inventory.cloud)
             alone = Estate(estate.name, inventory, estate.cluster, observed_at=estate.observed_at)
@@ -194,11 +171,12 @@ class Scan:
         self.joined.finish(self.clusters.rows)
         for joined, reading, plans in self.late:
             row = self.clusters.row_of(joined)
+            needs = {name for plan in plans for name in plan.needs}
             for resource in reading.estate.inventory.cloud:
                 beside = self.joined.beside(resource, row)
                 resource.related = {**resource.related, **beside}
                 # Azure's are told by its accounts.
-                self.gaps += [(row.cluster, gap) for name in row.agents for gap in beside[name].gaps]
+                self.gaps += [(row.cluster, gap) for name in row.agents if name in needs for gap in beside[name].gaps]
             self._evaluate(reading, row.cluster.id, row, plans, "late")
         self.late.clear()
 
@@ -382,7 +360,9 @@ class Scan:
     def _tolerated(self) -> bool:
         if self.reporting.allow_incomplete:
             return True
-        if self.min_coverage is None or any(a.refused and not a.closed for a in self.accounts.values()):
+        refused = any(a.refused and not a.closed for a in self.accounts.values())
+        damaged = any(row.cluster.provider == "bundle" for row in self.clusters.rows)
+        if self.min_coverage is None or refused or damaged:
             return False  # nobody knows what share of all clusters was seen
         # Each gap and each object that was not understood counts as one list or document that was not read.
         read, unread = self.counts.lists_read, self.counts.lists_asked - self.counts.lists_read
@@ -438,30 +418,3 @@ def _collector_off() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-def _percentage(text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text.strip().removesuffix("%"))
-    except ValueError:
-        value = -1
-    share = 0 < value <= 1 and "%" not in text  # 0.95 would be taken for less than one percent
-    if share or not 0 <= value <= 100:
-        raise ConfigError(f"--min-coverage {text!r} is not a percentage such as 95%")
-    return value
-
-
-def _statuses(text: str | None) -> frozenset[Status]:
-    """What --status lists."""
-    if text is None:
-        return LISTED
-    if text == "all":
-        return frozenset(Status)
-    names = [part.strip() for part in text.split(",")]
-    valid = [status.value for status in Status]
-    for name in names:
-        if name not in valid:
-            raise ConfigError(f"--status {name!r} is none of {', '.join(valid)}, all{nearest(name, valid)}")
-    return frozenset(map(Status, names))

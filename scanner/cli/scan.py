@@ -44,7 +44,8 @@ def scan_manifests(
     paths: Paths, judging: Judging, reporting: Reporting, logging: Logging, namespace: DefaultNamespace = None
 ) -> None:
     """Judge manifests: YAML or JSON files, directories, `kubectl get -o json` dumps."""
-    from scanner.cli.judge import Scan, settings_from
+    from scanner.cli.judge import Scan
+    from scanner.cli.settings import settings_from
     from scanner.cli.targets import manifest_task
 
     settings, config = settings_from(judging)
@@ -62,7 +63,8 @@ def scan_kubeconfig(
     logging: Logging,
 ) -> None:
     """Judge live clusters of a kubeconfig, or the one that this runs in."""
-    from scanner.cli.judge import Scan, settings_from
+    from scanner.cli.judge import Scan
+    from scanner.cli.settings import settings_from
     from scanner.cli.targets import Inside, kubeconfig_tasks
 
     settings, config = settings_from(judging)
@@ -85,7 +87,8 @@ def scan_aks(
     """Judge AKS clusters, registries, Arc connections and Defender plans of Azure subscriptions."""
     from scanner.cli.aks import aks_tasks
     from scanner.cli.discovery import Asked
-    from scanner.cli.judge import Scan, settings_from
+    from scanner.cli.judge import Scan
+    from scanner.cli.settings import settings_from
 
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "azure")
@@ -107,7 +110,8 @@ def scan_eks(
     """Judge EKS clusters and ECR repositories of AWS accounts."""
     from scanner.cli.discovery import Asked
     from scanner.cli.eks import eks_tasks
-    from scanner.cli.judge import Scan, settings_from
+    from scanner.cli.judge import Scan
+    from scanner.cli.settings import settings_from
 
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "aws")
@@ -129,7 +133,8 @@ def scan_gke(
     """Judge GKE clusters and Artifact Registry repositories of Google Cloud projects."""
     from scanner.cli.discovery import Asked
     from scanner.cli.gke import gke_tasks
-    from scanner.cli.judge import Scan, settings_from
+    from scanner.cli.judge import Scan
+    from scanner.cli.settings import settings_from
 
     settings, config = settings_from(judging)
     settings = on_planes(settings, discovery.planes, "gcp")
@@ -142,7 +147,8 @@ def scan_gke(
 def scan_all(judging: Judging, reporting: Reporting, running: Running, logging: Logging) -> None:
     """Judge every target of the configuration file, into one report."""
     from scanner.cli.everything import all_tasks
-    from scanner.cli.judge import Scan, settings_from
+    from scanner.cli.judge import Scan
+    from scanner.cli.settings import settings_from
 
     settings, config = settings_from(judging)
     with all_tasks(config, settings, running) as tasks:

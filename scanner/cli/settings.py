@@ -1,0 +1,60 @@
+"""What the command line and the configuration file say together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scanner import config as configuration
+from scanner.cli.catalogue import catalogue
+from scanner.cli.options import Judging
+from scanner.config import Config, ConfigError, Selection, Settings, nearest
+from scanner.engine import LISTED
+from scanner.model import Status
+
+
+def settings_from(judging: Judging) -> tuple[Settings, Config]:
+    config = _config(judging.config)
+    selection = Selection(
+        profile=judging.profile,
+        checks=judging.check,
+        exclude=judging.exclude_check,
+        refs=judging.ref,
+        min_severity=judging.min_severity,
+        parameters=judging.param,
+        include_system_namespaces=judging.include_system_namespaces,
+    )
+    return configuration.settings(catalogue(), config, selection), config
+
+
+def _config(path: Path | None) -> Config:
+    default = Path("kubeposture.yaml")
+    if path is None and not default.exists():
+        return Config()
+    return configuration.load(path or default)
+
+
+def percentage(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text.strip().removesuffix("%"))
+    except ValueError:
+        value = -1
+    share = 0 < value <= 1 and "%" not in text  # 0.95 would be taken for less than one percent
+    if share or not 0 <= value <= 100:
+        raise ConfigError(f"--min-coverage {text!r} is not a percentage such as 95%")
+    return value
+
+
+def statuses(text: str | None) -> frozenset[Status]:
+    """What --status lists."""
+    if text is None:
+        return LISTED
+    if text == "all":
+        return frozenset(Status)
+    names = [part.strip() for part in text.split(",")]
+    valid = [status.value for status in Status]
+    for name in names:
+        if name not in valid:
+            raise ConfigError(f"--status {name!r} is none of {', '.join(valid)}, all{nearest(name, valid)}")
+    return frozenset(map(Status, names))
