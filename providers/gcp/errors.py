@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from providers.errors import CloudError
 from scanner.model import GapReason
 from scanner.plain import plain
 
@@ -22,7 +23,7 @@ _CONSUMER = re.compile(r"projects/[\w.:-]{1,100}")
 _SECONDS = re.compile(r"(\d{1,6}(?:\.\d{1,9})?)s")
 
 
-class GcpError(Exception):
+class GcpError(CloudError):
     """A call that got no usable answer.
 
     `code` is the HTTP status, or that which a gRPC status stands for; 0 where there was no answer. `permission` is the
@@ -41,9 +42,7 @@ class GcpError(Exception):
         off_in: str = "",
         wait: float | None = None,
     ) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+        super().__init__(reason, detail)
         self.code = code
         self.permission = permission
         self.off_in = off_in

@@ -22,10 +22,11 @@ from scanner.cli.options import (
     Running,
     takes_options,
 )
-from scanner.cli.scan import CLOUD_CONCURRENCY, DefaultNamespace, Paths, judge_tasks, on_planes
+from scanner.cli.scan import CLOUD_CONCURRENCY, Chosen, DefaultNamespace, Paths, cloud_target, judge_tasks
 from scanner.config import ConfigError
 
 if TYPE_CHECKING:
+    from scanner.cli.scan import Start
     from scanner.collect import Task
 
 collect = typer.Typer(help="Read without judging, into a bundle for `evaluate`.", no_args_is_help=True)
@@ -75,12 +76,9 @@ def collect_aks(
 ) -> None:
     """Collect what Azure says of clusters, and what runs inside them."""
     from scanner.cli.aks import aks_tasks
-    from scanner.cli.discovery import Asked
-    from scanner.cli.settings import settings_from
 
-    settings = on_planes(settings_from(judging)[0], discovery.planes, "azure")
-    with aks_tasks(azure, Asked(settings, discovery, namespaces, running)) as tasks:
-        _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
+    chosen = (discovery, namespaces, judging, running)
+    _collect_cloud("azure", lambda asked: aks_tasks(azure, asked), chosen, output, logging)
 
 
 @collect.command("eks")
@@ -95,13 +93,10 @@ def collect_eks(
     logging: Logging,
 ) -> None:
     """Collect what AWS says of clusters, and what runs inside them."""
-    from scanner.cli.discovery import Asked
     from scanner.cli.eks import eks_tasks
-    from scanner.cli.settings import settings_from
 
-    settings = on_planes(settings_from(judging)[0], discovery.planes, "aws")
-    with eks_tasks(aws, Asked(settings, discovery, namespaces, running)) as tasks:
-        _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
+    chosen = (discovery, namespaces, judging, running)
+    _collect_cloud("aws", lambda asked: eks_tasks(aws, asked), chosen, output, logging)
 
 
 @collect.command("gke")
@@ -116,13 +111,16 @@ def collect_gke(
     logging: Logging,
 ) -> None:
     """Collect what Google Cloud says of clusters, and what runs inside them."""
-    from scanner.cli.discovery import Asked
     from scanner.cli.gke import gke_tasks
-    from scanner.cli.settings import settings_from
 
-    settings = on_planes(settings_from(judging)[0], discovery.planes, "gcp")
-    with gke_tasks(gcp, Asked(settings, discovery, namespaces, running)) as tasks:
-        _write(tasks, output, logging, running.concurrency or CLOUD_CONCURRENCY)
+    chosen = (discovery, namespaces, judging, running)
+    _collect_cloud("gcp", lambda asked: gke_tasks(gcp, asked), chosen, output, logging)
+
+
+def _collect_cloud(provider: str, start: Start, chosen: Chosen, output: Path, logging: Logging) -> None:
+    asked, _ = cloud_target(provider, chosen)
+    with start(asked) as tasks:
+        _write(tasks, output, logging, asked.running.concurrency or CLOUD_CONCURRENCY)
 
 
 def _write(tasks: Sequence[Task], output: Path, logging: Logging, concurrency: int = 1) -> None:

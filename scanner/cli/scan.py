@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,11 +24,16 @@ from scanner.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from scanner.cli.discovery import Asked
     from scanner.cli.judge import Scan
     from scanner.collect import Task
-    from scanner.config import Settings
+    from scanner.config import Config, Settings
+
+    Start = Callable[[Asked], AbstractContextManager[list[Task]]]
 
 CLOUD_CONCURRENCY = 16
+
+Chosen = tuple[Discovery, Namespaces, Judging, Running]  # what every cloud's commands take
 
 app = typer.Typer(help="Read clusters or manifests and judge them.", no_args_is_help=True)
 
@@ -86,14 +92,9 @@ def scan_aks(
 ) -> None:
     """Judge AKS clusters, registries, Arc connections and Defender plans of Azure subscriptions."""
     from scanner.cli.aks import aks_tasks
-    from scanner.cli.discovery import Asked
-    from scanner.cli.judge import Scan
-    from scanner.cli.settings import settings_from
 
-    settings, config = settings_from(judging)
-    settings = on_planes(settings, discovery.planes, "azure")
-    with aks_tasks(azure, Asked(settings, discovery, namespaces, running)) as tasks:
-        judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+    chosen = (discovery, namespaces, judging, running)
+    _judge_cloud("azure", lambda asked: aks_tasks(azure, asked), chosen, reporting, logging)
 
 
 @app.command("eks")
@@ -108,15 +109,10 @@ def scan_eks(
     logging: Logging,
 ) -> None:
     """Judge EKS clusters and ECR repositories of AWS accounts."""
-    from scanner.cli.discovery import Asked
     from scanner.cli.eks import eks_tasks
-    from scanner.cli.judge import Scan
-    from scanner.cli.settings import settings_from
 
-    settings, config = settings_from(judging)
-    settings = on_planes(settings, discovery.planes, "aws")
-    with eks_tasks(aws, Asked(settings, discovery, namespaces, running)) as tasks:
-        judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+    chosen = (discovery, namespaces, judging, running)
+    _judge_cloud("aws", lambda asked: eks_tasks(aws, asked), chosen, reporting, logging)
 
 
 @app.command("gke")
@@ -131,15 +127,10 @@ def scan_gke(
     logging: Logging,
 ) -> None:
     """Judge GKE clusters and Artifact Registry repositories of Google Cloud projects."""
-    from scanner.cli.discovery import Asked
     from scanner.cli.gke import gke_tasks
-    from scanner.cli.judge import Scan
-    from scanner.cli.settings import settings_from
 
-    settings, config = settings_from(judging)
-    settings = on_planes(settings, discovery.planes, "gcp")
-    with gke_tasks(gcp, Asked(settings, discovery, namespaces, running)) as tasks:
-        judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+    chosen = (discovery, namespaces, judging, running)
+    _judge_cloud("gcp", lambda asked: gke_tasks(gcp, asked), chosen, reporting, logging)
 
 
 @app.command("all")
@@ -153,6 +144,25 @@ def scan_all(judging: Judging, reporting: Reporting, running: Running, logging: 
     settings, config = settings_from(judging)
     with all_tasks(config, settings, running) as tasks:
         judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+
+
+def cloud_target(provider: str, chosen: Chosen) -> tuple[Asked, Config]:
+    """What is asked of a cloud, and the configuration. Raises ConfigError if no selected check is about it."""
+    from scanner.cli.discovery import Asked
+    from scanner.cli.settings import settings_from
+
+    discovery, namespaces, judging, running = chosen
+    settings, config = settings_from(judging)
+    return Asked(on_planes(settings, discovery.planes, provider), discovery, namespaces, running), config
+
+
+def _judge_cloud(provider: str, start: Start, chosen: Chosen, reporting: Reporting, logging: Logging) -> None:
+    from scanner.cli.judge import Scan
+
+    asked, config = cloud_target(provider, chosen)
+    with start(asked) as tasks:
+        concurrency = asked.running.concurrency or CLOUD_CONCURRENCY
+        judge_tasks(tasks, Scan(asked.settings, config, reporting), logging, concurrency)
 
 
 def on_planes(settings: Settings, planes: Planes, provider: str) -> Settings:
