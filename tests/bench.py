@@ -181,11 +181,20 @@ CLOUDS = {
         lambda clusters: ["--accounts", "1", "--regions", "10"],
         lambda place: ["eks"],
     ),
+    "GKE": (
+        ["gcpserver.py"],
+        lambda clusters: ["--projects", str(max(1, clusters // 20))],
+        lambda place: [
+            *("gke", "--organization", place["organization"]),
+            *(f"--gcp-endpoint={service}={url}" for service, url in place["endpoints"].items()),
+        ],
+    ),
 }
 
 
 def bench_cloud(table: Table, cloud: str, sizes: Sequence[int], rounds: int, folder: Path) -> None:
-    """The control planes of many clusters, beside the time that waiting for the answers alone takes."""
+    """The control planes of many clusters, beside the time that waiting for the answers alone takes, or judging where
+    they are few."""
     report, costs = folder / "report.json", []
     [script], shape, target = CLOUDS[cloud]
     for clusters in sizes:
@@ -212,10 +221,14 @@ def bench_cloud(table: Table, cloud: str, sizes: Sequence[int], rounds: int, fol
         server.stdout.close()
         budget = 200.0 if clusters == 1000 else None
         table.row(f"{clusters:,} {cloud} clusters, {requests:,} requests", cost, None, budget)
-        ratio = cost.wall / (requests * LATENCY / CONCURRENCY)
+        waiting = requests * LATENCY / CONCURRENCY
+        ratio = cost.wall / max(waiting, cost.cpu)
         over = clusters == 1000 and ratio > 1.3
         table.over |= over
-        print(f"  wall time {cost.wall:.1f} s, of the ideal {ratio:.2f} x (budget 1.3){'  OVER' if over else ''}")
+        print(
+            f"  wall time {cost.wall:.1f} s, {waiting:.1f} s of waiting: of the longer of that and the CPU time"
+            f" {ratio:.2f} x (budget 1.3){'  OVER' if over else ''}"
+        )
         costs.append((clusters, cost))
     print(
         f"  growth exponents: CPU {exponent([(n, c.cpu) for n, c in costs])},"

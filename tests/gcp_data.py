@@ -379,6 +379,15 @@ class Estate:
         """A project by its id or number."""
         return next((p for p in self.projects.values() if name in (p.id, number(p.id))), None)
 
+    def cluster(self, name: str, project: str = PROD) -> Object:
+        return next(item for item in self.projects[project].clusters if item["name"] == name)
+
+    def connect(self, name: str, address: str, ca: bytes, project: str = PROD) -> None:
+        """Let a cluster's IP endpoint lead to this server ("host:port"), with a certificate of this authority (PEM)."""
+        found = self.cluster(name, project)
+        found["endpoint"] = address
+        found["masterAuth"] = found["masterAuth"] | {"clusterCaCertificate": base64.b64encode(ca).decode()}
+
 
 def sample_estate() -> Estate:
     """Production with a good, an Autopilot and a bad cluster; Development two folders down; a project without GKE."""
@@ -402,6 +411,13 @@ def sample_estate() -> Estate:
     return Estate.of(production, development, sandbox, folders=folders)
 
 
+def _authority(of: str) -> Object:
+    """Each cluster has one of its own."""
+    body = base64.b64encode(of.encode())
+    pem = b"-----BEGIN CERTIFICATE-----\n" + body + b"\n-----END CERTIFICATE-----\n"
+    return {"clusterCaCertificate": base64.b64encode(pem).decode()}
+
+
 def large_estate(projects: int, clusters: int) -> Estate:
     """Clusters of five pools, spread over projects."""
 
@@ -410,7 +426,10 @@ def large_estate(projects: int, clusters: int) -> Estate:
             id = f"project-{index:04}"
             pools = [pool(f"pool-{n}", project=id) for n in range(5)]
             count = clusters // projects + (index < clusters % projects)
-            own = [cluster(f"gke-{n:04}", project=id, nodePools=pools) for n in range(count)]
+            own = [
+                cluster(f"gke-{n:04}", project=id, nodePools=pools, masterAuth=_authority(f"{id} {n}"))
+                for n in range(count)
+            ]
             yield Project(id, clusters=own, repositories=[repository(project=id)])
 
     return Estate.of(*each())

@@ -44,7 +44,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from gcp_data import LOCATIONS, PROD, SCANNER, Estate, Project, large_estate, number
+from gcp_data import LOCATIONS, ORGANIZATION, PROD, SCANNER, Estate, Project, large_estate, number
 from google.cloud.container_v1.types import ListClustersRequest, ListClustersResponse
 from google.protobuf import any_pb2, json_format
 from google.rpc import error_details_pb2, status_pb2
@@ -291,6 +291,13 @@ class GcpServer:
         with self._lock:
             self._call_rules.append(_CallRule(project, fault, times))
 
+    def heal(self) -> None:
+        """From now on nothing is denied, and no fault injected."""
+        self._denied = set()
+        with self._lock:
+            self._rules.clear()
+            self._call_rules.clear()
+
     def issue(self, who: str) -> tuple[str, float]:
         token, expiry = f"ya29.{secrets.token_urlsafe(24)}", time.time() + self.token_seconds
         with self._lock:
@@ -535,7 +542,8 @@ def main() -> None:
     with GcpServer(estate, latency=args.latency) as gcp, tempfile.TemporaryDirectory() as folder:
         key = gcp.key_file(Path(folder))
         environment = {"GOOGLE_APPLICATION_CREDENTIALS": key}
-        print(json.dumps({"endpoints": gcp.endpoints, "environment": environment}), flush=True)
+        place = {"endpoints": gcp.endpoints, "environment": environment, "organization": ORGANIZATION}
+        print(json.dumps(place), flush=True)
         sys.stdin.read()
         print(len(gcp.requests))  # for the benchmark, which divides by its rounds
 

@@ -2,12 +2,14 @@
 
 import json
 
+import gcp_data
 import pytest
 import yaml
 from apiserver import ApiServer, tls
 from armserver import ArmServer
 from azure_data import PROD, Estate, Subscription, entra_cluster
 from cli import kubeposture
+from gcpserver import GcpServer
 
 POD = {
     "apiVersion": "v1",
@@ -16,6 +18,7 @@ POD = {
     "spec": {"containers": [{"name": "web", "image": "r.io/web:1", "securityContext": {"privileged": True}}]},
 }
 SYSTEM = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kube-system", "uid": "u-1"}}
+CLOUDS = ("-c", "azure-aks-local-accounts", "-c", "gcp-gke-legacy-abac")
 CHECKS = ("-c", "k8s-privileged-container", "-c", "azure-aks-local-accounts")
 
 
@@ -63,6 +66,41 @@ def test_one_report_of_every_target(estate):
     assert report["coverage"]["clusters"]["expected"] == 2
 
 
+@pytest.fixture
+def google(tmp_path, monkeypatch):
+    """Two projects with a cluster each, in one of which it is bad."""
+    good, bad = gcp_data.cluster("good"), gcp_data.cluster("bad", project=gcp_data.DEV, legacyAbac={"enabled": True})
+    projects = gcp_data.Project(gcp_data.PROD, clusters=[good]), gcp_data.Project(gcp_data.DEV, clusters=[bad])
+    with GcpServer(gcp_data.Estate.of(*projects)) as gcp:
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", gcp.key_file(tmp_path))
+        yield gcp
+
+
+def test_one_report_of_two_clouds(estate, google):
+    endpoints = [f"{service}={url}" for service, url in google.endpoints.items()]
+    gke = {"planes": "control", "projects": [gcp_data.PROD, gcp_data.DEV], "gcp_endpoints": endpoints}
+    targets = [{"aks": {"planes": "control"}}, {"gke": gke}]
+    result, report = run(targets, *CLOUDS, "--status", "all")
+    assert (result.code, report["gaps"]) == (0, [])
+    found = {(f["check"], f["provider"], f["cluster"]["name"], f["status"]) for f in report["findings"]}
+    assert found == {
+        ("azure-aks-local-accounts", "azure", "shop", "fail"),
+        ("gcp-gke-legacy-abac", "gcp", "good", "pass"),
+        ("gcp-gke-legacy-abac", "gcp", "bad", "fail"),
+    }
+    assert report["coverage"]["accounts"] == {"expected": 3, "read": 3, "refused": 0}
+    _, report = run([{"gke": {**gke, "clusters": ["goo*"], "tags": ["team=platform"]}}])
+    assert [c["name"] for c in report["clusters"]] == ["good"]
+
+
+def test_a_cloud_that_refuses_leaves_the_other_judged(estate, google, monkeypatch):
+    monkeypatch.setenv("KUBEPOSTURE_GCP_ENDPOINTS", " ".join(f"{s}={url}" for s, url in google.endpoints.items()))
+    google.deny("container.clusters.list")
+    result, report = run([{"aks": {"planes": "control"}}, {"gke": {"planes": "control"}}], *CLOUDS)
+    assert (result.code, {c["name"] for c in report["clusters"]}) == (3, {"shop"})
+    assert {(g["provider"], g["account"]) for g in report["gaps"]} == {("gcp", gcp_data.PROD)}
+
+
 def test_bundles_join_what_the_cloud_lists(estate):
     arm, api = estate
     arm.estate.connect("shop", api.url, api.tls.ca)
@@ -89,6 +127,8 @@ def test_targets_that_no_selected_check_is_about_are_left_alone(estate):
         ([{"aks": {}, "manifests": {"paths": ["."]}}], "exactly one of the keys"),
         ([{"azure": {}}], "unknown field `azure`"),
         ([{"aks": {"subscription": ["a"]}}], "did you mean subscriptions?"),
+        ([{"gke": {"folder": ["1"]}}], "unknown field `folder`"),
+        ([{"gke": {"projects": ["A Project"]}}], "no id of a project"),
         ([{"manifests": {}}], "paths"),
         ([{"bundles": {"paths": ["absent.bundle"]}}], "absent.bundle: no such bundle"),
         ([{"kubeconfig": {"contexts": ["absent"], "kubeconfig": "config"}}], "absent"),

@@ -15,6 +15,8 @@ from typer.core import TyperGroup
 import checks
 from providers.azure.access import ACTION
 from providers.azure.reader import LISTS
+from providers.gcp.reader import FOLDERS, PROJECTS
+from providers.gcp.session import SERVICES
 from providers.kubernetes import agents
 from providers.kubernetes.reader import GKE_ONLY
 from scanner import cli, config
@@ -29,6 +31,8 @@ COMMANDS = [words for _, text in BLOCKS for words in COMMAND.findall(text.replac
 CONFIGS = [text for language, text in BLOCKS if language == "yaml" and "targets:" in text]
 CLUSTER_ROLE = next(yaml.safe_load(text) for language, text in BLOCKS if "kind: ClusterRole" in text)
 ROLE = json.loads(re.search(r"```json\n(.*?)```", AZURE, re.DOTALL)[1])
+GOOGLE = (ROOT / "docs/gcp.md").read_text()
+GOOGLES_ROLE = yaml.safe_load(re.search(r"```yaml\n(.*?)```", GOOGLE, re.DOTALL)[1])
 DEFAULT = config.settings(checks.load(), config.Config(), config.Selection())
 
 
@@ -51,7 +55,7 @@ def test_each_right_says_what_becomes_unknown_without_it(action):
 
 
 def test_the_checks_that_are_named_exist():
-    named = re.findall(r"`(azure-[a-z-]+[a-z])`", AZURE) + re.findall(r"`(aws-[a-z-]+[a-z])`", AZURE + AWS)
+    named = re.findall(r"`((?:aws|azure|gcp)-[a-z-]+[a-z])`", AWS + AZURE + GOOGLE)
     assert "aws-eks-defender-permissions" in set(named) <= set(checks.load())
 
 
@@ -119,6 +123,24 @@ def test_commands_are_understood(line):
 def test_configurations_are_understood(text, tmp_path):
     (tmp_path / "kubeposture.yaml").write_text(text)
     assert config.load(tmp_path / "kubeposture.yaml").targets
+
+
+def test_googles_role_holds_every_right_that_is_used_and_no_other():
+    source = "".join(path.read_text() for path in (ROOT / "providers/gcp").glob("*.py"))
+    used = set(re.findall(r'"((?:container|artifactregistry|resourcemanager)\.[a-z]+\.[A-Za-z]+)"', source))
+    assert 'f"resourcemanager.{what}.list"' in source
+    used |= {f"resourcemanager.{what}.list" for what in (PROJECTS, FOLDERS)}
+    assert sorted(GOOGLES_ROLE["includedPermissions"]) == sorted(used)
+
+
+@pytest.mark.parametrize("permission", GOOGLES_ROLE["includedPermissions"])
+def test_each_permission_says_what_becomes_unknown_without_it(permission):
+    assert [line for line in GOOGLE.splitlines() if line.startswith(f"| `{permission}` | ")]
+
+
+def test_the_services_that_can_be_elsewhere_are_told():
+    told = re.search(r"the services are ([^.;]*?)\.\n", GOOGLE, re.DOTALL)[1]
+    assert re.findall(r"`(\w+)`", told) == list(SERVICES)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)

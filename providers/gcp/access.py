@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import ipaddress
 import re
 from collections.abc import Callable
@@ -23,6 +24,7 @@ WAY = (
     "masterAuthorizedNetworksConfig.enabled",
     "privateClusterConfig.enablePrivateEndpoint",
 )
+CONNECT = "container.clusters.connect"  # what a DNS endpoint asks IAM for, before the API server is asked
 _DNS = "controlPlaneEndpointsConfig.dnsEndpointConfig"
 _IP = "controlPlaneEndpointsConfig.ipEndpointsConfig"
 # A bearer token of all of Google Cloud is sent there: to no other domain, whatever an answer says.
@@ -63,6 +65,18 @@ def api_access(session: Session, way: dict[str, Any]) -> Access:
     if not ca:
         raise GcpError(GapReason.BAD_DATA, "Google gave no usable certificate authority for its API server")
     return Access(f"https://{host}", ca, session.credential.token, _hint(private, fenced))
+
+
+def identity(way: dict[str, Any]) -> tuple[str, bytes | None]:
+    """By what others know its API server, whether or not there is a way to it from here: the URL of its DNS endpoint,
+    "" where that is not told, and its authority."""
+    facts = Facts(way)
+    name, ca = "", b""
+    with contextlib.suppress(MissingEvidence):
+        name = facts.text(f"{_DNS}.endpoint").value
+    with contextlib.suppress(MissingEvidence):
+        ca = _authority(facts)
+    return f"https://{name.lower()}" if _DNS_HOST.fullmatch(name) else "", ca or None
 
 
 def _hint(private: bool, fenced: bool) -> str:

@@ -19,6 +19,7 @@ SCOPES = (
     "https://www.googleapis.com/auth/userinfo.email",
 )
 ACT_AS = "iam.serviceAccounts.getAccessToken"
+ACCOUNT = re.compile(r"[\w.+-]{1,100}@[\w.-]{1,200}\.gserviceaccount\.com")
 _HEADER = re.compile(r"[!-~]+(?: [!-~]+)?")  # what a header may hold, whoever minted the token
 _NOT_UNDERSTOOD = (AttributeError, LookupError, OSError, TypeError, ValueError)
 _HINT = "log in with `gcloud auth application-default login`, or name a file in GOOGLE_APPLICATION_CREDENTIALS"
@@ -62,6 +63,12 @@ class Credential:
         with self._lock:
             if refused["authorization"] == f"Bearer {self._credentials.token}":
                 self._refresh()
+
+    @property
+    def account(self) -> str:
+        """The e-mail address of a service account, "" where Google's library does not tell who it is."""
+        email = getattr(self._credentials, "service_account_email", None)
+        return email if isinstance(email, str) and ACCOUNT.fullmatch(email) else ""
 
     def _found(self) -> tuple[Any, str | None]:
         import google.auth

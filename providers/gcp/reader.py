@@ -23,7 +23,6 @@ Json = dict[str, Any]
 CLUSTERS, REPOSITORIES, POLICY = GkeCluster.kind, ArtifactRepository.kind, "iamPolicy"
 BESIDE = frozenset({POLICY})  # what checks may need beside a resource
 PROJECTS, FOLDERS = "projects", "folders"
-LOCATIONS = "artifactregistry.googleapis.com/Location"
 MAX_FOLDERS = 10_000
 SILENT = 2  # requests one after the other without an answer, after which the rest of a list of lists is given up
 _KEEP = ("bindings.role", "bindings.members", "bindings.condition.expression")
@@ -79,6 +78,7 @@ class Reader:
             below = dict.fromkeys(name for name in _folders(more, gaps) if name not in seen)
             seen.update(below)
             folders += below
+        gaps = _folded(gaps)
         if folders:
             detail = f"{len(folders)} folders or more below {parent} were not read: there are too many, or no answers"
             gaps.append(_gap(FOLDERS, GapReason.BAD_DATA if silent < SILENT else GapReason.TIMEOUT, detail))
@@ -316,7 +316,7 @@ def _locations(items: Iterable[Any]) -> tuple[list[str], list[Gap]]:
         detail = "entries of the list name no location"
     else:
         return usable, []
-    return usable, [_gap(LOCATIONS, GapReason.BAD_DATA, detail)]
+    return usable, [_gap(REPOSITORIES, GapReason.BAD_DATA, detail)]
 
 
 def _labels(found: object) -> dict[str, str]:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from providers.gcp.credentials import Credential
+from providers.gcp.credentials import ACCOUNT, Credential
 from providers.gcp.errors import GcpError, UsageError, WriteRefused, refusal
 from scanner import __project__, __version__
 from scanner.model import GapReason
@@ -45,7 +45,6 @@ _PATHS = {
 }
 PROJECT_ID = re.compile(r"(?:[a-z0-9.-]{1,100}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _NETLOC = re.compile(r"[\w.-]+(?::\d+)?|\[[\da-f:.]+\](?::\d+)?", re.ASCII)  # without a user
-_ACCOUNT = re.compile(r"[\w.+-]{1,100}@[\w.-]{1,200}\.gserviceaccount\.com")
 _NO_CONNECTION = re.compile(r"failed to connect|dns resolution|socket closed|connection|recvmsg|handshake|goaway", re.I)
 _TOO_LARGE = re.compile(r"message larger than max", re.I)
 
@@ -104,7 +103,7 @@ class Session:
         connections: int,
     ) -> None:
         """`endpoints` are URLs in place of Google's own, by service. Raises UsageError."""
-        if impersonate is not None and not _ACCOUNT.fullmatch(impersonate):
+        if impersonate is not None and not ACCOUNT.fullmatch(impersonate):
             offer = "audit@my-project.iam.gserviceaccount.com is one"
             raise UsageError(f"--impersonate {plain(impersonate)[:100]!r} is no service account: {offer}")
         self._acts_as = impersonate

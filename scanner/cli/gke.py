@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from providers.gcp.access import api_access
+from providers.gcp.access import CONNECT, api_access, identity
 from providers.gcp.errors import GcpError, UsageError
 from providers.gcp.reader import CLUSTERS, Project, Reader
 from providers.gcp.session import Session, check_parent, check_project
@@ -19,7 +19,7 @@ from scanner.config import ConfigError
 from scanner.gcp import GkeCluster
 from scanner.inventory import Counts
 from scanner.kube import printable
-from scanner.model import GapReason
+from scanner.model import Gap, GapReason
 from scanner.resources import AnyResource
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ class _Gcp:
         for parent in self.parents:
             found = self.reader.below(parent)
             projects = {project.id: project for project in found.items} | projects
-            for gap in found.gaps[:1]:
-                yield self._unread(parent, gap.reason, gap.detail, gap.permission)
+            if found.gaps:
+                yield self._unread_below(parent, found.gaps)
         for project in projects.values():
             self.cloud.wanted.expect()
             yield self._project_task(project, named=project.id in named)
@@ -98,6 +98,11 @@ class _Gcp:
     def _unread(self, id: str, reason: GapReason, detail: str, permission: str = "") -> Reading:
         """A project, or all below an organization or folder, of which nothing could be listed."""
         return self.cloud.unread_account(self.cloud.account(id, id), f"gcp:{id}", reason, detail, permission)
+
+    def _unread_below(self, parent: str, gaps: list[Gap]) -> Reading:
+        detail = "; ".join(gap.detail for gap in gaps)
+        permission = ", ".join(dict.fromkeys(gap.permission for gap in gaps if gap.permission))
+        return self._unread(parent, gaps[0].reason, detail, permission)
 
     def _project_task(self, project: Project, *, named: bool) -> Task:
         def read(progress: Progress) -> Iterator[Reading | Task]:
@@ -157,16 +162,30 @@ class _Gcp:
             access = api_access(self.session, way)
         except GcpError as error:
             raise Unreadable(error.reason, error.detail, error.permission) from None
-        return ApiAccess(access.server, access.ca, minting(access.token)), server_keys(access.server, access.ca)
+        return ApiAccess(access.server, access.ca, minting(access.token)), _keys(way)
 
     def _reading(self, cluster: GkeCluster, way: dict[str, Any], look: Look | None) -> Reading:
-        keys: list[str] = []
-        with contextlib.suppress(GcpError):
-            access = api_access(self.session, way)
-            keys = server_keys(access.server, access.ca)
-            if look:
-                advise(look, (GapReason.UNREACHABLE, GapReason.TIMEOUT), access.hint)
+        if look and not cluster.unread:
+            self._advise(look, cluster, way)
         version = cluster.wire.get("currentMasterVersion")
         return self.cloud.reading(
-            cluster, look, Counts(), version=version if isinstance(version, str) else "", keys=keys
+            cluster, look, Counts(), version=version if isinstance(version, str) else "", keys=_keys(way)
         )
+
+    def _advise(self, look: Look, cluster: GkeCluster, way: dict[str, Any]) -> None:
+        with contextlib.suppress(GcpError):  # that there is no way in says what to do about it
+            access = api_access(self.session, way)
+            advise(look, (GapReason.UNREACHABLE, GapReason.TIMEOUT), access.hint)
+            advise(look, (GapReason.FORBIDDEN,), _rights(cluster, self.session.credential.account, dns=not access.ca))
+
+
+def _rights(cluster: GkeCluster, account: str, *, dns: bool) -> str:
+    """What would have to be given where the API server lets nobody in."""
+    who = account or "the account that scans"
+    also = f", with the permission {CONNECT} for its DNS endpoint" if dns else ""
+    return f"bind a ClusterRole that may read to {who}, or give it roles/container.viewer in {cluster.account}{also}"
+
+
+def _keys(way: dict[str, Any]) -> list[str]:
+    """Of its API server, by which a bundle from inside is known to be of this cluster."""
+    return server_keys(*identity(way))
