@@ -41,7 +41,10 @@ class Setting(msgspec.Struct, Generic[T], frozen=True):
     @property
     def evidence(self) -> Evidence:
         unset = self.sent is None and self.default not in ("", ())
-        return Evidence(self.path, text(self.sent), text(self.default) if unset else None)
+        shown = text(self.sent)  # whoever may write a ConfigMap or a bundle decides how long it is
+        return Evidence(
+            self.path, shown if len(shown) <= 500 else f"{shown[:499]}…", text(self.default) if unset else None
+        )
 
     def equals(self, *words: str) -> bool:
         """Whether the text is one of these, whatever its case: clouds are not strict about the case of enums."""

@@ -1,5 +1,6 @@
 """What Microsoft Defender may do in an AWS account: what is asked of IAM, and what becomes of the answers."""
 
+import gzip
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -104,6 +105,15 @@ class Read:
         return [(gap.reason.value, gap.permission) for gap in self.clusters[0].related[what].gaps]
 
 
+def bare(document):
+    """Without what conditions compare with."""
+    statements = [
+        {**one, "Condition": {how: dict.fromkeys(tests) for how, tests in one["Condition"].items()}}
+        for one in document["Statement"]
+    ]
+    return {**document, "Statement": statements}
+
+
 def asked(aws, *services):
     return [request.operation for request in aws.requests if request.service in services]
 
@@ -131,7 +141,7 @@ def test_a_role_is_read_with_all_that_decides(serve, moto):
             "roleName": K8S_ROLE,
             "exists": True,
             "arn": iam_arn(PROD, f"role/{K8S_ROLE}"),
-            "trustPolicy": {"document": defender_trust(PROD)},
+            "trustPolicy": {"document": bare(defender_trust(PROD))},
             "policies": [
                 {"name": iam_arn(PROD, f"policy/{K8S_POLICY}"), "document": kubernetes_policy(PROD)},
                 {"name": "Extra Grants", "document": main.inline["Extra Grants"]},
@@ -148,6 +158,40 @@ def test_a_role_is_read_with_all_that_decides(serve, moto):
     [sent] = one["subscriptionFilters"].items
     assert sent["destinationArn"].endswith(":deliverystream/azuredefender-a")
     assert found.region.gaps == []
+
+
+SECRET_ID = "of-somebody-else-7c1f"
+
+
+def test_what_conditions_compare_with_is_not_kept(serve, tmp_path):
+    account = home(eks("a"))
+    partner = {"StringEquals": {"sts:ExternalId": SECRET_ID}, "Bool": {"aws:MultiFactorAuthPresent": "true"}}
+    trusts = account.roles[K8S_ROLE].role["AssumeRolePolicyDocument"]["Statement"]
+    trusts.append({"Effect": "Allow", "Principal": {"AWS": DEV}, "Action": "sts:AssumeRole", "Condition": partner})
+    account.roles[K8S_ROLE].inline["more"] = document(allow("s3:*") | {"Condition": partner, "Note": SECRET_ID})
+    serve(Estate.of(account))
+    kept = Read().roles()[K8S_ROLE]
+    assert kept["trustPolicy"]["document"] == bare(document(*trusts))
+    assert kept["policies"][-1]["document"]["Statement"][0]["Condition"]["StringEquals"] == {"sts:ExternalId": None}
+    assert scan(code=0)[0] == [("a", "pass", "")]
+    path = tmp_path / "bundle"
+    assert kubeposture("collect", "eks", "-c", CHECK, "--planes", "control", "-o", path).code == 0
+    text = gzip.decompress(path.read_bytes()).decode()
+    assert ("sts:ExternalId" in text, SECRET_ID in text) == (True, False)
+
+
+@pytest.mark.parametrize("operation", ["ListAttachedRolePolicies", "ListRolePolicies"])
+def test_more_pages_that_nothing_leads_to_are_a_gap(serve, operation):
+    """IAM says of each page whether it is the last one, beside the marker of the next."""
+
+    def cut(handler):
+        name = {"ListAttachedRolePolicies": "AttachedPolicies", "ListRolePolicies": "PolicyNames"}[operation]
+        handler.reply_wire(handler.call.wire.encode(operation, {name: [], "IsTruncated": True}))
+
+    aws = serve(Estate.of(home(eks("a"))))
+    aws.inject(f"iam:{operation}$", cut)
+    found = Read()
+    assert (found.gaps("defenderRoles"), K8S_ROLE in found.roles()) == ([("bad_data", "")], False)
 
 
 def test_an_account_without_the_roles_costs_one_call_for_each_name(serve):
@@ -360,6 +404,7 @@ def cluster(partition="aws", grants=None, name="Prod_1", **related):
     }
     facts = {
         "defenderRoles": [{"roleName": OLD_K8S_ROLE, "exists": False}, good],
+        "templateRoles": [{"roleName": name, "exists": False} for name in TEMPLATE_ROLES],
         "oidcProviders": [{"Arn": provider}],
         **related,
     }
@@ -446,6 +491,13 @@ DENIED = Gap(what="connectors", reason=GapReason.FORBIDDEN)
         ([connector(plan=False)], "pass", "not_applicable"),
         ([connector(cloud="GCP", kubernetesService="Ours")], "pass", "not_applicable"),
         ([connector(cloud=None)], "unknown", "unknown"),
+        ([connector(f" {ACCOUNT}\n")], "pass", "fail"),
+        ([connector(cloud=" aws ")], "pass", "fail"),
+        ([connector(cloud=" ")], "unknown", "unknown"),
+        ([connector(None)], "unknown", "unknown"),
+        ([connector(" ")], "unknown", "unknown"),
+        ([OTHER, connector(None, cloud=None)], "unknown", "unknown"),
+        ([connector(None, cloud="GCP"), connector(None, cloud="AzureDevOps")], "pass", "not_applicable"),
         ([connector(member_of=MEMBER, kubernetesService=K8S_ROLE)], "pass", "fail"),
         ([connector("999988887777", member_of=WHOLE)], "pass", "unknown"),
         ([connector("999988887777", member_of=WITHOUT_US)], "pass", "not_applicable"),
@@ -463,9 +515,45 @@ def test_connectors_say_whether_and_by_which_role(connectors, with_role, without
     assert ask(cluster(**more, defenderRoles=absent)) == without
 
 
+def there(number, name=None):
+    role_name = TEMPLATE_ROLES[number]
+    return {"roleName": role_name, "exists": True, "arn": f"arn:aws:iam::{ACCOUNT}:role/{name or role_name}"}
+
+
+REFUSED = [Gap(what="templateRoles", reason=GapReason.FORBIDDEN)]
+FIRST, SECOND, BOTH = [0], [1], [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("allowed", "found", "gaps", "answer"),
+    [
+        (BOTH, BOTH, [], "pass"),
+        (FIRST, BOTH, [], "fail"),
+        (SECOND, BOTH, [], "fail"),
+        (FIRST, FIRST, REFUSED, "unknown"),
+        (SECOND, FIRST, REFUSED, "fail"),
+        (FIRST, [], REFUSED, "unknown"),
+        (BOTH, [], REFUSED, "unknown"),
+        ([], [], REFUSED, "fail"),
+        ("*", [], REFUSED, "pass"),
+        (FIRST, FIRST, [], "unknown"),
+        (BOTH, BOTH, REFUSED, "pass"),
+    ],
+)
+def test_what_is_passed_on_is_known_only_of_roles_that_were_read(allowed, found, gaps, answer):
+    grants = [one for one in exact("aws", "eu-west-1") if "iam:PassRole" not in one["Action"]]
+    start = f"arn:aws:iam::{ACCOUNT}:role/"
+    on = ["*"] if allowed == "*" else [start + TEMPLATE_ROLES[number] for number in allowed] or [start + "other"]
+    grants.append({"Effect": "Allow", "Action": "iam:PassRole", "Resource": on})
+    read = Collected([there(number) for number in found], gaps)
+    assert ask(cluster(grants=grants, templateRoles=read)) == answer
+    grants = [one for one in grants if "s3:*" not in one["Action"]]
+    assert ask(cluster(grants=grants, templateRoles=read)) == "fail"
+
+
 def test_the_roles_that_are_passed_on_are_those_that_the_connector_names():
     grants = exact("aws", "eu-west-1")
-    template = [{"roleName": TEMPLATE_ROLES[0], "exists": True, "arn": f"arn:aws:iam::{ACCOUNT}:role/x/y"}]
+    template = [there(0, "x/y"), {"roleName": TEMPLATE_ROLES[1], "exists": False}]
     assert ask(cluster(grants=grants)) == "pass"
     assert ask(cluster(grants=grants, templateRoles=template)) == "fail"
     passed = [{"Effect": "Allow", "Action": "iam:PassRole", "Resource": f"arn:aws:iam::{ACCOUNT}:role/x/*"}]

@@ -15,7 +15,7 @@ import pytest
 import checks
 from scanner.aws import AwsRegion, EcrRepository, EksCluster
 from scanner.check import Check
-from scanner.cloud import CloudResource, kept
+from scanner.cloud import CloudResource, Setting, kept
 from scanner.model import Collected, Gap, GapReason, MissingEvidence, Severity, Status, Verdict
 from scanner.resources import resource_of
 
@@ -284,11 +284,78 @@ NETWORK_POLICY = "aws-eks-network-policy"
     ],
 )
 def test_network_policy_of_the_add_on(values: Any, answer: str) -> None:
-    addons = [{"addonName": "coredns"}, {"addonName": "vpc-cni", "configurationValues": values}]
+    addons = [{"addonName": "coredns"}, {"addonName": "vpc-cni", "status": "ACTIVE", "configurationValues": values}]
     assert ask(NETWORK_POLICY, {}, related={"addons": addons}) == answer
     assert ask(NETWORK_POLICY, {"computeConfig": {"enabled": False}}, related={"addons": addons}) == answer
     assert ask(NETWORK_POLICY, {"computeConfig": {"enabled": True}}, related={"addons": addons}) == "U"
     assert ask(NETWORK_POLICY, {}, related={"addons": addons[:1]}) == "U"
+
+
+PLUGIN = {"name": "aws-node", "kind": "DaemonSet", "namespace": "kube-system", "ready": True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ([], "F"),
+        (["--enable-network-policy=true"], "P"),
+        (["--enable-network-policy"], "P"),
+        *(([f"--enable-network-policy={word}"], "P") for word in ("1", "t", "T", "TRUE", "True")),
+        *(([f"--enable-network-policy={word}"], "F") for word in ("0", "f", "false", "FALSE", "", "yes", "tRUE")),
+        (["--enable-network-policy=false", "--enable-network-policy"], "P"),
+        (["--enable-network-policy=true", "--enable-network-policy=false"], "F"),
+        (["--enable-network-policy=true", "--enable-network-policy-logs=false"], "P"),
+        (["--enable-network-policy-logs=true"], "F"),
+        ("--enable-network-policy=true", "U"),
+    ],
+)
+def test_network_policy_of_a_plugin_of_ones_own(arguments: Any, answer: str) -> None:
+    plugin = PLUGIN | {"args": arguments}
+    others = [{"name": "calico-node", "ready": False}, plugin]
+    gap = Gap(what="agents", reason=GapReason.FORBIDDEN)
+    assert ask(NETWORK_POLICY, {}, related={"addons": [], "agents": others}) == answer
+    assert ask(NETWORK_POLICY, {}, related={"addons": [], "agents": Collected(others, [gap])}) == answer
+    others[-1] = plugin | {"ready": False}
+    assert ask(NETWORK_POLICY, {}, related={"addons": [], "agents": others}) == ("U" if answer == "P" else answer)
+
+
+ON = "--enable-network-policy=true"
+
+
+@pytest.mark.parametrize(
+    ("status", "agents", "answer"),
+    [
+        ("ACTIVE", None, "P"),
+        (None, None, "U"),
+        *((word, None, "U") for word in ("CREATING", "CREATE_FAILED", "UPDATE_FAILED", "DEGRADED", "DELETING", "new")),
+        ("ACTIVE", [PLUGIN | {"args": []}], "P"),
+        ("ACTIVE", [PLUGIN | {"args": [], "ready": False}], "U"),
+        ("ACTIVE", [PLUGIN | {"args": [ON], "ready": False}], "U"),
+        ("ACTIVE", [PLUGIN | {"args": ["--enable-network-policy=false"]}], "F"),
+        ("DEGRADED", [PLUGIN | {"args": []}], "U"),
+        ("DEGRADED", [PLUGIN | {"args": [ON], "ready": False}], "U"),
+        ("DEGRADED", [PLUGIN | {"args": [ON]}], "P"),
+        ("CREATE_FAILED", [{"name": "cilium", "ready": False}], "U"),
+        ("CREATE_FAILED", [{"name": "cilium", "ready": True}], "P"),
+    ],
+)
+def test_an_add_on_enforces_nothing_unless_it_runs(status: Any, agents: Any, answer: str) -> None:
+    addon = {"addonName": "vpc-cni", "status": status, "configurationValues": '{"enableNetworkPolicy": "true"}'}
+    related = {"addons": [{"addonName": "coredns", "status": "ACTIVE"}, addon]}
+    if agents is None:
+        gap = Gap(what="agents", reason=GapReason.FORBIDDEN)
+        assert ask(NETWORK_POLICY, {}, related=related) == answer
+        assert ask(NETWORK_POLICY, {}, related=related | {"agents": Collected([], [gap])}) == answer
+    else:
+        assert ask(NETWORK_POLICY, {}, related=related | {"agents": agents}) == answer
+    off = addon | {"configurationValues": "{}"}
+    assert ask(NETWORK_POLICY, {}, related={"addons": [off]}) == "F"
+
+
+def test_evidence_is_short_whatever_was_sent() -> None:
+    assert Setting("path", "x" * 300_000, "").evidence.value == "x" * 499 + "…"
+    assert Setting("path", "x" * 500, "").evidence.value == "x" * 500
+    assert len(Setting("path", ("y" * 100_000, "z"), ()).evidence.value) == 500
 
 
 NODES = "aws-eks-nodes-private"

@@ -55,7 +55,7 @@ def test_each_right_says_what_becomes_unknown_without_it(action):
 
 
 def test_the_checks_that_are_named_exist():
-    named = re.findall(r"`((?:aws|azure|gcp)-[a-z-]+[a-z])`", AWS + AZURE + GOOGLE)
+    named = re.findall(r"`((?:aws|gcp|azure-(?:aks|acr|arc|defender))-[a-z-]+[a-z])`", AWS + AZURE + GOOGLE)
     assert "aws-eks-defender-permissions" in set(named) <= set(checks.load())
 
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jsonschema_rs
 import pytest
-from apiserver import ApiServer, tls
+from apiserver import ApiServer, body, tls
 from apiserver import status as refuse
 from aws_data import (
     ALL_IPV4,
@@ -40,7 +40,7 @@ from aws_data import (
     repository,
     sample_estate,
 )
-from awsserver import SCP, AwsServer, gone, hang, status
+from awsserver import IDENTITY, SCP, AwsServer, gone, hang, status
 from botocore.retries.standard import ExponentialBackoff
 from cli import kubeposture
 from support import deployment, secured
@@ -280,6 +280,30 @@ def test_the_access_entry_is_for_the_role_and_not_for_its_session(serve, inside)
     assert f"--principal-arn {ROLE}," in found.gaps[0]["detail"]
 
 
+@pytest.mark.parametrize(("mode", "who"), [("API", "role/team/a/"), ("CONFIG_MAP", "role/")])
+def test_a_role_that_was_assumed_is_named_with_its_path(serve, inside, mode, who):
+    """AWS does not tell it; the ConfigMap wants roles without."""
+    item = eks("dev", account=DEV, accessConfig={"authenticationMode": mode})
+    aws, api = serve(estate=Estate.of(account(), account(item, id=DEV, name="Dev", role="Audit"))), inside()
+    aws.estate.connect("dev", api.url, api.tls.ca)
+    api.inject("/api", refuse(401))
+    found = scan("--role-arn", iam_arn(DEV, "role/team/a/Audit"))
+    assert f" {iam_arn(DEV, who)}Audit" in found.gaps[0]["detail"]
+    assert "with its path" not in found.gaps[0]["detail"]
+
+
+def test_of_a_role_of_sso_the_path_is_to_be_added(serve, inside, monkeypatch):
+    aws, api = serve(eks("shop")), inside()
+    aws.estate.connect("shop", api.url, api.tls.ca)
+    api.inject("/api", refuse(401))
+    own = aws.issue(PROD, "AWSReservedSSO_Admin_0123456789abcdef", "me", 3600)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", own.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", own.secret_key)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", own.token)
+    [detail] = {g["detail"] for g in scan().gaps}
+    assert "role/AWSReservedSSO_Admin_0123456789abcdef (with its path, below aws-reserved/sso.amazon" in detail
+
+
 def test_where_only_the_config_map_counts_that_is_named(serve, inside):
     old = eks("old", accessConfig={"authenticationMode": "CONFIG_MAP"})
     aws, api = serve(old), inside()
@@ -429,6 +453,53 @@ def test_a_region_is_not_closed_where_a_policy_denies_only_a_part(serve):
     assert "shop" in {f["resource"]["name"] for f in found.findings.values()}
 
 
+@pytest.fixture
+def three_regions(serve):
+    """Clusters in all of them, a repository in the last."""
+    tokyo, virginia = (region_of(PROD, name, eks(name, region=name)) for name in (TOKYO, VIRGINIA))
+    virginia.add_repository(repository("shop", region=VIRGINIA))
+    return serve(estate=Estate.of(account(eks("seoul"), tokyo=tokyo, virginia=virginia)))
+
+
+ONE_LIST = [(*CONTROL, "-c", "aws-eks-endpoint-public-open"), ("--planes", "data", "-c", PRIVILEGED)]
+
+
+@pytest.mark.parametrize("args", ONE_LIST)
+def test_a_policy_about_eks_alone_closes_no_region(three_regions, args):
+    three_regions.deny("eks:ListClusters", region=VIRGINIA, because=SCP)
+    found = scan(*args)
+    assert found.code in (3, 4)
+    assert [(g["what"], g["region"]) for g in found.gaps if g["region"]][:1] == [(CLUSTERS, VIRGINIA)]
+    assert VIRGINIA in {f["region"] for f in found.report["findings"] if f["status"] == "unknown"}
+    assert "regions" not in {g["what"] for g in found.gaps}
+    asked = {r.region for r in three_regions.requests if r.service == "ecr"}
+    assert asked == {VIRGINIA}
+
+
+@pytest.mark.parametrize(("because", "code"), [(SCP, 0), (IDENTITY, 3)])
+def test_where_one_list_is_needed_another_service_confirms_that_a_region_is_closed(three_regions, because, code):
+    for region in (TOKYO, VIRGINIA):
+        three_regions.deny("eks:*", region=region, because=SCP)
+        three_regions.deny("ecr:*", region=region, because=because)
+    found = scan(*ONE_LIST[0])
+    assert (found.code, found.rows.keys()) == (code, {"seoul"})
+    assert {g["what"] for g in found.gaps} == {"regions" if code == 0 else CLUSTERS}
+
+
+@pytest.mark.parametrize("args", [*ONE_LIST, ABOUT_REGIONS])
+def test_an_account_of_which_every_region_is_closed_is_refused(serve, args):
+    regions = {name: region_of(DEV, name, eks(name, account=DEV, region=name)) for name in (SEOUL, TOKYO, VIRGINIA)}
+    dev = Account(DEV, "Dev", regions=regions, assumable={AUDIT_ROLE: EXTERNAL_ID})
+    aws = serve(estate=Estate.of(account(eks("prod")), dev))
+    aws.deny("e[ck][rs]:*", account=DEV, because=SCP)
+    found = scan(*args, "--organization", AUDIT_ROLE, "--external-id", EXTERNAL_ID)
+    assert found.code in (3, 4)
+    assert found.report["coverage"]["accounts"] == {"expected": 2, "read": 1, "refused": 1}
+    assert {f["status"] for f in found.report["findings"] if f["account"] == DEV} == {"unknown"}
+    assert any("closes every region" in g["detail"] and not g["by_policy"] for g in found.gaps)
+    assert kubeposture("scan", "eks", *args, "--role-arn", ROLE, "--external-id", EXTERNAL_ID).code == 4
+
+
 def two_regions():
     return Estate.of(account(eks("seoul"), other=region_of(PROD, VIRGINIA, eks("virginia", region=VIRGINIA))))
 
@@ -472,6 +543,29 @@ def test_suspended_accounts_of_an_organization_are_left_out(two):
     two.load(two.estate)
     found = scan(*CONTROL, "--organization", AUDIT_ROLE)
     assert (found.code, list(found.rows)) == (0, ["prod"])
+
+
+def listing(*accounts):
+    return body(json.dumps({"Accounts": accounts}).encode(), content_type="application/x-amz-json-1.1")
+
+
+@pytest.mark.parametrize("more", [{}, {"State": None}, {"Status": ""}, {"State": "DORMANT"}])
+def test_an_account_that_may_be_active_is_a_gap(two, more):
+    two.inject("organizations:ListAccounts", listing({"Id": PROD, "Status": "ACTIVE"}, {"Id": DEV} | more))
+    asked = (*CONTROL, "--organization", AUDIT_ROLE, "--external-id", EXTERNAL_ID)
+    found = scan(*asked)
+    assert (found.code, list(found.rows)) == (3, ["prod"])
+    assert {(g["account"], g["reason"]) for g in found.gaps} == {(DEV, "bad_data")}
+    assert found.report["coverage"]["accounts"] == {"expected": 2, "read": 1, "refused": 1}
+    named = scan(*asked, "--role-arn", ROLE)
+    assert (named.code, list(named.rows)) == (0, ["dev", "prod"])
+
+
+def test_of_the_two_words_for_an_accounts_state_the_newer_counts(two):
+    newer = {"Id": DEV, "State": "PENDING_CLOSURE", "Status": "ACTIVE"}
+    two.inject("organizations:ListAccounts", listing({"Id": PROD, "State": "ACTIVE"}, newer))
+    found = scan(*CONTROL, "--organization", AUDIT_ROLE)
+    assert (found.code, found.gaps, list(found.rows)) == (0, [], ["prod"])
 
 
 def test_a_role_that_cannot_be_assumed_is_a_gap_and_the_others_are_read(two):

@@ -52,6 +52,10 @@ def eks_defender_permissions(
     An account in which neither a connector nor a role is found is not onboarded. Without Azure in the same scan the
     names of roles decide. Policies of an organization are not seen: they may take away what the role allows. Where a
     condition decides on a permission the answer is unknown.
+
+    Of the trust policy counts that it trusts an identity provider of Entra ID. Which tenant that is, and which audience
+    and subject its conditions ask for, is not compared with anything: a tenant or an application that is not
+    Microsoft's passes too.
     """
     roles = _roles(c, role_names)
     if not roles:
@@ -121,13 +125,18 @@ def _own_connectors(c: EksCluster) -> list[Facts]:
     if "connectors" not in c.related:
         return []
     listed = labelled(c.related["connectors"].items, "connectors", "name")
-    own = [one for one in listed if one.text("properties.hierarchyIdentifier").value == c.account]
-    clouds = [one.text("properties.environmentName") for one in own]
-    if unset := [cloud.path for cloud in clouds if not cloud.value]:
+    return [one for one in listed if _is_of(one, c.account)]
+
+
+def _is_of(connector: Facts, account: str) -> bool:
+    """Whether it is AWS's with this account: numbers of projects look alike. Raises MissingEvidence where it does not
+    say, and could be."""
+    number, cloud = connector.text("properties.hierarchyIdentifier"), connector.text("properties.environmentName")
+    if number.value.strip() not in ("", account) or cloud.value.strip().casefold() not in ("", "aws"):
+        return False
+    if unset := [setting.path for setting in (cloud, number) if not setting.value.strip()]:
         raise malformed(unset[0], "set")
-    return [
-        one for one, cloud in zip(own, clouds, strict=True) if cloud.equals("AWS")
-    ]  # numbers of projects look alike
+    return True
 
 
 def _offerings(connectors: Iterable[Facts]) -> list[Facts]:
@@ -161,7 +170,11 @@ def _judged(c: EksCluster, role: Facts) -> Verdict:
     if why_not:
         return expect(False, f"Defender cannot take the role {name}: {why_not}", arn, reason="not_trusted")
     answers = {action: _granted(role, action, resources) for action, resources in _required(c).items()}
-    answers["iam:PassRole"] = _may_pass(c, role)
+    unread: tuple[Gap, ...] = ()
+    try:
+        answers["iam:PassRole"] = _may_pass(c, role)
+    except MissingEvidence as why:
+        unread = why.gaps
     missing = [action for action, answer in answers.items() if answer is False]
     if missing:
         lacks = Evidence(f"{role.path}.policies", f"do not allow {', '.join(missing)}")
@@ -170,6 +183,8 @@ def _judged(c: EksCluster, role: Facts) -> Verdict:
         where = f"{role.path}.policies"
         detail = f"whether they allow {', '.join(open_)} depends on a condition"
         raise MissingEvidence(Gap(what=where, reason=GapReason.BAD_DATA, detail=detail))
+    if unread:
+        raise MissingEvidence(*unread)
     trusted = Evidence(f"{role.path}.trustPolicy", f"trusts {provider}")
     return expect(True, "", arn, trusted, *_effects(c, role))
 
@@ -198,25 +213,34 @@ def _granted(role: Facts, action: str, resources: Iterable[str]) -> bool | None:
 
 
 def _may_pass(c: EksCluster, role: Facts) -> bool | None:
-    """iam:PassRole, on the roles that the connector names, else on those of the template that exist. Where neither is
-    known, on one that some template had."""
+    """iam:PassRole, on the roles that the connector names, else on those of the template that exist. Where there are
+    none, on one that some template had. Raises MissingEvidence where that depends on a role that was not read."""
     offerings = _offerings(_own_connectors(c))
     told = [_told(c, offering, part) for offering in offerings for part in ("cloudWatchToKinesis", "kinesisToS3")]
-    roles = list(filter(None, told)) or [
-        stated(other.text("arn")).value for name, other in _template_roles(c).items() if name in PIPELINE_ROLES
-    ]
-    if roles:
-        return _granted(role, "iam:PassRole", roles)
+    if named := list(filter(None, told)):
+        return _granted(role, "iam:PassRole", named)
     start = f"arn:{c.id.split(':')[1]}:iam::{c.account}:role/"
+    if _granted(role, "iam:PassRole", (f"{start}*",)):
+        return True  # on any
+    read = _template_roles(c)
+    existing = [stated(one.text("arn")).value for one in read.values() if stated(one.flag("exists")).value]
+    answer = _granted(role, "iam:PassRole", existing) if existing else _may_pass_one(role, start)
+    if answer is not False and (unread := [name for name in PIPELINE_ROLES if name not in read]):
+        c.listed("templateRoles")
+        raise _undecided("templateRoles", f"the role {unread[0]} was not looked for: read the account again")
+    return answer
+
+
+def _may_pass_one(role: Facts, start: str) -> bool | None:
     answers = [_granted(role, "iam:PassRole", (start + name,)) for name in (*PIPELINE_ROLES, *_FORMER_ROLES)]
     return True if True in answers else None if None in answers else False
 
 
 def _template_roles(c: EksCluster) -> dict[str, Facts]:
-    """Those that were seen."""
+    """Those of the pipeline that were asked for, whether they exist or not."""
     found = c.related.get("templateRoles", Collected()).items
-    roles = labelled(found, "templateRoles", "roleName")
-    return {role.text("roleName").value: role for role in roles if stated(role.flag("exists")).value}
+    roles = ((role.text("roleName").value, role) for role in labelled(found, "templateRoles", "roleName"))
+    return {name: role for name, role in roles if name in PIPELINE_ROLES}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 from scanner.aws import EksCluster
 from scanner.azure import AksCluster
 from scanner.check import NETWORK, check
-from scanner.cloud import Facts, Setting, expect
+from scanner.cloud import Facts, Setting, expect, labelled
 from scanner.gcp import COMPARISON, GkeCluster, is_one_of
 from scanner.model import Gap, GapReason, MissingEvidence, Severity, Verdict
 
@@ -36,6 +36,8 @@ def aks_network_policy(c: AksCluster) -> Verdict:
 
 _VPC_CNI = "vpc-cni"
 _ENGINES = ("calico-node", "cilium")
+_ARGUMENT = "--enable-network-policy"
+_TRUE = ("true", "True", "TRUE", "t", "T", "1")  # as Go's strconv.ParseBool has it
 
 
 @check(
@@ -53,26 +55,63 @@ def eks_network_policy(c: EksCluster) -> Verdict:
 
     Without an engine NetworkPolicy objects are accepted and do nothing: every pod reaches every other. The VPC CNI
     add-on brings one that is off by default. Plugins that are no add-on, and Calico or Cilium beside one, are seen
-    where the inside of the cluster is read; what Auto Mode does is set up in a ConfigMap that is not.
+    where the inside of the cluster is read; what Auto Mode does is set up in a ConfigMap that is not. An engine that
+    is switched on and of which no pod is ready, or whose add-on is not ACTIVE, is not known to enforce anything.
     """
     message = "nothing enforces network policies"
     addon = next((a for a in c.named("addons", "addonName") if a.text("addonName").equals(_VPC_CNI)), None)
     inside = c.related.get("agents")
-    agents = c.listed("agents") if inside and not inside.gaps else []
+    agents = list(labelled(inside.items, "agents", "name")) if inside else []
     engine = next((a for a in agents if a.text("name").equals(*_ENGINES) and a.flag("ready").value), None)
     if engine:
         return expect(True, message, engine.text("name"), engine.flag("ready"))
     if c.flag("computeConfig.enabled").value:
         where = "ConfigMap kube-system/amazon-vpc-cni"
         raise _elsewhere(where, "EKS Auto Mode sets network policy up inside the cluster")
+    plugin = next((a for a in agents if a.text("name").equals("aws-node")), None)
     if addon:
-        enabled = _enforced(addon)
-        return expect(enabled.value is True or enabled.equals("true"), message, enabled)
-    plugin = next((a for a in c.listed("agents") if a.text("name").equals("aws-node")), None)
+        return _by_addon(addon, plugin, message)
     if plugin is None:
+        c.listed("agents")
         raise _elsewhere(f"addons[{_VPC_CNI}]", "the network plugin is none whose engine is known")
+    return _by_plugin(plugin, message)
+
+
+def _by_addon(addon: Facts, plugin: Facts | None, message: str) -> Verdict:
+    """`plugin` is what runs of it, where that was seen: its arguments say more than what was asked of the add-on."""
+    enabled = _enforced(addon)
+    if not (enabled.value is True or enabled.equals("true")):
+        return expect(False, message, enabled)
+    if plugin and _switched(plugin) is not None:
+        return _by_plugin(plugin, message, enabled)
+    status = addon.text("status")
+    if not status.equals("ACTIVE"):
+        raise _elsewhere(status.path, f"whether its engine runs is not known: it is {status.value[:60]!r}")
+    if plugin:
+        _running(plugin)
+    return expect(True, message, enabled)
+
+
+def _by_plugin(plugin: Facts, message: str, *beside: Setting[Any]) -> Verdict:
     arguments = plugin.words("args")
-    return expect("--enable-network-policy=true" in arguments.value, message, arguments)
+    if not _switched(plugin):
+        return expect(False, message, *beside, arguments)
+    _running(plugin)
+    return expect(True, message, *beside, arguments)
+
+
+def _switched(plugin: Facts) -> bool | None:
+    """Whether arguments of the VPC CNI's agent switch its engine on, None where none says. As Go reads flags: the last
+    counts, and one without a value is true."""
+    given = [argument.partition("=") for argument in plugin.words("args").value]
+    values = [value if equals else "true" for name, equals, value in given if name == _ARGUMENT]
+    return values[-1] in _TRUE if values else None
+
+
+def _running(plugin: Facts) -> None:
+    ready = plugin.flag("ready")
+    if not ready.value:
+        raise _elsewhere(ready.path, "network policy is switched on, but no pod of its agent is ready")
 
 
 def _enforced(addon: Facts) -> Setting[bool] | Setting[str]:

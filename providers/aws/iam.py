@@ -6,8 +6,15 @@ from typing import Any
 
 from providers.aws.errors import AwsError
 from providers.aws.session import AwsAccount
+from scanner.cloud import kept
 
 Json = dict[str, Any]
+
+_KEEP = (
+    "Version",
+    *(f"Statement.{element}" for element in ("Sid", "Effect", "Condition")),
+    *(f"Statement.{no}{element}" for element in ("Principal", "Action", "Resource") for no in ("", "Not")),
+)
 
 
 def existence(account: AwsAccount, name: str) -> Json:
@@ -17,8 +24,8 @@ def existence(account: AwsAccount, name: str) -> Json:
 
 def role(account: AwsAccount, name: str) -> Json:
     """The same with `trustPolicy`, all `policies` of the role, attached or within it, and the `boundary` that limits
-    them, a list of one or none; each of these with its `name` and parsed `document`. Raises AwsError; KeyError or
-    TypeError for an answer that is not understood."""
+    them, a list of one or none; each of these with its `name` and parsed `document`, of conditions only operators and
+    keys. Raises AwsError; KeyError or TypeError for an answer that is not understood."""
     found = _role(account, name)
     if found is None:
         return _named(name, None)
@@ -35,7 +42,7 @@ def role(account: AwsAccount, name: str) -> Json:
     ]
     return {
         **_named(name, found),
-        "trustPolicy": {"document": _object(found["AssumeRolePolicyDocument"])},
+        "trustPolicy": {"document": _document(found["AssumeRolePolicyDocument"])},
         "policies": [*attached, *inline],
         "boundary": [_managed(account, limit["PermissionsBoundaryArn"])] if limit is not None else [],
     }
@@ -60,12 +67,12 @@ def _managed(account: AwsAccount, arn: str) -> Json:
     policy = account.call("iam", account.home, "GetPolicy", PolicyArn=arn)["Policy"]
     version = policy["DefaultVersionId"]
     found = account.call("iam", account.home, "GetPolicyVersion", PolicyArn=arn, VersionId=version)["PolicyVersion"]
-    return {"name": arn, "document": _object(found["Document"])}
+    return {"name": arn, "document": _document(found["Document"])}
 
 
 def _inline(account: AwsAccount, role_name: str, name: str) -> Json:
     found = account.call("iam", account.home, "GetRolePolicy", RoleName=role_name, PolicyName=name)
-    return {"name": name, "document": _object(found["PolicyDocument"])}
+    return {"name": name, "document": _document(found["PolicyDocument"])}
 
 
 def _object(found: Any) -> Json:
@@ -73,3 +80,17 @@ def _object(found: Any) -> Json:
     if not isinstance(found, dict) or not found:
         raise TypeError
     return found
+
+
+def _document(found: Any) -> Json:
+    document = kept(_object(found), _KEEP)
+    told = document.get("Statement")
+    for statement in told if isinstance(told, list) else [told]:
+        if isinstance(statement, dict) and isinstance(statement.get("Condition"), dict):
+            statement["Condition"] = {how: _without_values(tests) for how, tests in statement["Condition"].items()}
+    return document
+
+
+def _without_values(tests: Any) -> Json | None:
+    """The keys of a condition, not what they are compared with: nobody judges that, and an external id is a secret."""
+    return dict.fromkeys(tests) if isinstance(tests, dict) else None

@@ -63,12 +63,14 @@ class Region:
     resource: AwsRegion | None = None
     beside: dict[str, Collected[Json]] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
+    other_denied: bool = False  # whether a service control policy denies another service than EKS too
 
     @property
     def closed(self) -> bool:
-        """Whether a service control policy denies whatever was asked."""
+        """Whether a service control policy denies whatever was asked, of two services: one may be denied alone."""
         seen = self.clusters.items or self.repositories.items
-        return not seen and bool(self.gaps) and all(gap.by_policy for gap in self.gaps)
+        denied = bool(self.clusters.gaps) and all(gap.by_policy for gap in self.gaps)
+        return not seen and denied and self.other_denied
 
     @property
     def gaps(self) -> list[Gap]:
@@ -112,6 +114,9 @@ class Reader:
         yield region
         if REPOSITORIES in self.kinds:
             region.repositories = self._repositories(region)
+            region.other_denied = any(gap.by_policy for gap in region.repositories.gaps)
+        elif any(gap.by_policy for gap in region.clusters.gaps):
+            region.other_denied = _registry_denied(region)
         if "inspector" in self.kinds and (region.repositories.items or region.clusters.items):
             region.resource = self._region(region)
         yield region
@@ -420,6 +425,15 @@ def _document(region: Region, repository: EcrRepository, what: str, operation: s
         return Collected([], [_gap(what, GapReason.BAD_DATA, f"the {what} of {repository.name} is no JSON")])
     region.counts.lists_read += 1
     return Collected([{"document": document}])
+
+
+def _registry_denied(region: Region) -> bool:
+    """Asked only where EKS is denied and nothing of ECR is needed."""
+    try:
+        region.account.call("ecr", region.name, "DescribeRepositories", maxResults=1)
+    except AwsError as error:
+        return error.by_policy
+    return False
 
 
 def _has_role(beside: dict[str, Collected[Json]]) -> bool:

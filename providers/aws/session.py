@@ -186,9 +186,9 @@ class AwsAccount:
                 raise AwsError(GapReason.BAD_DATA, f"the answer to {operation} holds no list {items!r}")
             yield page
             token = answer.get(token_out)
-            if token is None or token == "":
+            if (token is None or token == "") and not answer.get("IsTruncated"):
                 return
-            if not isinstance(token, str):
+            if not isinstance(token, str) or not token:
                 raise AwsError(GapReason.BAD_DATA, f"the answer to {operation} names no page that could follow")
             if token in seen:
                 raise AwsError(GapReason.BAD_DATA, f"the pages of {operation} go round in circles")

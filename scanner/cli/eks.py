@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 PROVIDER = "aws"
 CONNECTIONS = 64
+ALL_CLOSED = "a service control policy closes every region of the account, so that nothing of it was seen"
+# Of accounts of an organization that are not active; whatever else AWS may say of one is not known to be that.
+_NOT_ACTIVE = ("PENDING_ACTIVATION", "SUSPENDED", "PENDING_CLOSURE", "CLOSED")
 _REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]{2,12}){1,3}-\d{1,2}")
 _ROLE = re.compile(r"arn:aws[\w-]*:iam::(\d{12}):role/[\w+=,.@/-]+")
 _ROLE_NAME = re.compile(r"[\w+=,.@/-]{1,512}")
@@ -67,6 +71,21 @@ def _check(scope: AwsScope) -> None:
         accounts.add(match[1])
     if scope.organization is not None and not _ROLE_NAME.fullmatch(scope.organization):
         raise ConfigError("--organization takes the name of a role, the same in every account")
+
+
+class _Regions:
+    """Of one account: how many are still to be read, and whether any of the others is open."""
+
+    def __init__(self, count: int) -> None:
+        self._left, self._open = count, False
+        self._lock = threading.Lock()
+
+    def all_closed(self, closed: bool) -> bool:
+        """To be called once for each region; true only for the last one."""
+        with self._lock:
+            self._left -= 1
+            self._open = self._open or not closed
+            return not (self._left or self._open)
 
 
 class _Aws:
@@ -116,9 +135,11 @@ class _Aws:
             listed, error = _organization(own)
             if error:
                 yield "organization", error
-            for id in listed:
-                if id != own.id:
+            for id, state in listed.items():
+                if state == "ACTIVE" and id != own.id:
                     roles.setdefault(id, f"arn:{own.partition}:iam::{id}:role/{scope.organization}")
+                elif state not in ("ACTIVE", *_NOT_ACTIVE) and id not in (own.id, *roles):
+                    yield id, AwsError(GapReason.BAD_DATA, "AWS did not say whether this account is active")
         if own.id not in roles and (scope.organization or not roles):
             yield own.id, own
         for id, arn in roles.items():
@@ -128,6 +149,7 @@ class _Aws:
             except AwsError as error:
                 yield id, error
             else:
+                account.principal = arn  # with its path, which AWS does not tell
                 yield account.id, account
 
     def _unread(self, id: str, name: str, region: str, reason: GapReason, detail: str, permission: str = "") -> Reading:
@@ -144,9 +166,10 @@ class _Aws:
                     gap = found.gaps[0]
                     yield self._unread(account.id, account.id, "", gap.reason, gap.detail, gap.permission)
                 regions = found.items
+            still = _Regions(len(regions))
             for region in regions:
                 self.cloud.wanted.expect()
-                yield self._region_task(account, region)
+                yield self._region_task(account, region, still)
             yield from self.cloud.listed()
 
         def lost(reason: GapReason, detail: str) -> Reading:
@@ -156,7 +179,7 @@ class _Aws:
 
     # -- regions ------------------------------------------------------------------------------------------------------
 
-    def _region_task(self, account: AwsAccount, name: str) -> Task:
+    def _region_task(self, account: AwsAccount, name: str, still: _Regions) -> Task:
         def read(progress: Progress) -> Iterator[Reading | Task]:
             started = False
             for region in self.reader.read(account, name):
@@ -169,16 +192,19 @@ class _Aws:
                             yield self._cluster_task(cluster, region)
                     yield from self.cloud.listed()
                     started = True
-            yield self._region_reading(region)
+            closed = region.closed and name not in self.scope.region
+            yield self._region_reading(region, closed)
+            if still.all_closed(closed):
+                yield self._unread(account.id, account.id, "", GapReason.FORBIDDEN, ALL_CLOSED)
 
         def lost(reason: GapReason, detail: str) -> Reading:
             return self._unread(account.id, account.id, name, reason, detail)
 
         return Task(f"{account.id} {name}", read, self.cloud.kinds, PROVIDER, lost)
 
-    def _region_reading(self, region: Region) -> Reading:
+    def _region_reading(self, region: Region, closed: bool) -> Reading:
         account = self.cloud.account(region.account.id, region.account.id, region.name)
-        account.closed = region.closed and region.name not in self.scope.region
+        account.closed = closed
         judged: list[AnyResource] = [*region.repositories.items, *([region.resource] if region.resource else [])]
         return self.cloud.account_reading(account, region, judged, f"aws:{region.account.id}:{region.name}")
 
@@ -222,18 +248,17 @@ class _Aws:
         return ApiAccess(access.server, access.ca, minting(access.token)), server_keys(access.server, access.ca)
 
 
-def _organization(own: AwsAccount) -> tuple[list[str], AwsError | None]:
-    """The ids of its active accounts, and why there may be more."""
-    found: list[str] = []
+def _organization(own: AwsAccount) -> tuple[dict[str, str], AwsError | None]:
+    """The state of each of its accounts by id, "" where AWS does not tell it, and why there may be more."""
+    found: dict[str, str] = {}
     try:
         for page in own.pages("organizations", own.home, "ListAccounts", "Accounts"):
-            active = (a for a in page if a.get("State", a.get("Status")) == "ACTIVE")
-            found += [str(account["Id"]) for account in active]
+            found |= {str(a["Id"]): str(a.get("State") or a.get("Status") or "") for a in page}
     except AwsError as error:
         return found, error
-    except (AttributeError, KeyError):
+    except (AttributeError, KeyError, TypeError):
         return found, AwsError(GapReason.BAD_DATA, "AWS listed accounts without ids")
-    if not found:
+    if "ACTIVE" not in found.values():
         return found, AwsError(GapReason.BAD_DATA, "AWS listed no active account, which is never true")
     return found, None
 
@@ -242,9 +267,17 @@ def _entry(cluster: EksCluster, region: Region) -> str:
     """What would have to be created where the API server lets nobody in."""
     who, config = region.account.principal, cluster.wire.get("accessConfig")
     if isinstance(config, dict) and config.get("authenticationMode") == "CONFIG_MAP":
-        return f"map {who} in the ConfigMap kube-system/aws-auth"
+        return f"map {_without_path(who)} in the ConfigMap kube-system/aws-auth"
+    if ":role/AWSReservedSSO_" in who:
+        who += " (with its path, below aws-reserved/sso.amazonaws.com/)"
     place = f"--cluster-name {printable(cluster.name)} --region {region.name}"
     return f"aws eks create-access-entry {place} --principal-arn {who}, with a policy or group that may read"
+
+
+def _without_path(principal: str) -> str:
+    """As aws-auth wants roles."""
+    start, role, name = principal.partition(":role/")
+    return f"{start}{role}{name.rpartition('/')[2]}"
 
 
 def _keys(region: Region, description: dict[str, Any]) -> list[str]:
