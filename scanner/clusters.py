@@ -74,12 +74,13 @@ class Clusters:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._by_key: dict[str, list[Row]] = {}
+        self._by_key: dict[str | tuple[str, bool], list[Row]] = {}
 
     def join(self, estate: Estate, cluster: Cluster) -> tuple[Row, bool]:
         """The row that a reading belongs to, and whether an earlier one was of the same cluster."""
         keys = {*estate.keys, f"id:{cluster.id}", *([f"uid:{cluster.uid}"] if cluster.uid else [])}
-        sharing = {id(row): row for key in sorted(keys) for row in self._by_key.get(key, ())}
+        places = [_place(key, own=not _own_id(cluster)) for key in sorted(keys)]
+        sharing = {id(row): row for place in places for row in self._by_key.get(place, ())}
         same = [row for row in sharing.values() if _same(row, cluster, keys)]
         # Not known, too, where it could be one of several: behind one proxy, or under one name in two networks.
         uids = {row.cluster.uid for row in same} - {None}
@@ -87,8 +88,10 @@ class Clusters:
         known = bool(same) and len(uids) < 2 and len(ids) < 2
         row = same[0] if known else Row(cluster, set())
         if known:
+            for other in same:
+                self._leave(other)
             for other in same[1:]:
-                self._remove(other)
+                self.rows = [r for r in self.rows if r is not other]
                 _merge(row, other.cluster, other.counts)
                 row.former |= other.former
                 row.take_agents(other.agents)
@@ -98,15 +101,15 @@ class Clusters:
             row.counts.add(estate.inventory.counts)
             self.rows.append(row)
         row.take_agents(estate.agents)
-        for key in keys - row.keys:
-            self._by_key.setdefault(key, []).append(row)
         row.keys |= keys
+        for key in row.keys:
+            self._by_key.setdefault(_place(key, own=bool(_own_id(row.cluster))), []).append(row)
         return row, known
 
-    def _remove(self, row: Row) -> None:
-        self.rows = [r for r in self.rows if r is not row]
+    def _leave(self, row: Row) -> None:
         for key in row.keys:
-            self._by_key[key] = [r for r in self._by_key[key] if r is not row]
+            place = _place(key, own=bool(_own_id(row.cluster)))
+            self._by_key[place] = [r for r in self._by_key[place] if r is not row]
 
     def row_of(self, row: Row) -> Row:
         """The row that this one has become part of, or the row itself."""
@@ -114,6 +117,12 @@ class Clusters:
         return next(
             (r for r in self._by_key.get(f"id:{id}", ()) if r is row or id == r.cluster.id or id in r.former), row
         )
+
+
+def _place(key: str, *, own: bool) -> str | tuple[str, bool]:
+    """Where rows with this key stand. Of those that a cloud runs thousands may have one authority, which joins none of
+    them with another, so they stand apart."""
+    return (key, own) if key.startswith(_SHARED) else key
 
 
 def _same(row: Row, cluster: Cluster, keys: set[str]) -> bool:

@@ -329,7 +329,8 @@ class Scan:
     def _exit_reasons(self) -> list[str]:
         reasons = []
         decided = self._decided()
-        reached = self.counts.read or any(not _unread(row.cluster) for row in self.clusters.rows)
+        listed = any(not account.refused for account in self.accounts.values())  # also where nothing was there
+        reached = self.counts.read or listed or any(not _unread(row.cluster) for row in self.clusters.rows)
         if not reached or not (decided or self.tally.exempted):
             reasons.append("nothing_read")
         if self._over_gate():
