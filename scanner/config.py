@@ -156,7 +156,7 @@ _KEYS = (
     *Config.__struct_fields__,
     *(
         name
-        for target in (Target, AksTarget, EksTarget, KubeconfigTarget, ManifestsTarget)
+        for target in (Target, AksTarget, EksTarget, GkeTarget, KubeconfigTarget, ManifestsTarget, BundlesTarget)
         for name in target.__struct_fields__
     ),
     *ChecksSection.__struct_fields__,
