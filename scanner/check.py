@@ -12,7 +12,7 @@ import msgspec
 
 from scanner import resources
 from scanner.kube import WORKLOADS, Container, Ingress, Resource, Service, Workload
-from scanner.model import Ref, Severity, Verdict
+from scanner.model import Ref, Severity, Verdict, not_applicable
 from scanner.ports import PortRanges
 from scanner.questions import QUESTIONS
 
@@ -192,6 +192,22 @@ class Check:
     def scope_name(self) -> str:
         name: str = getattr(self.scope, "scope_name", "") or self.scope.__name__.lower()
         return {"resource": "object"}.get(name, name)
+
+
+INVALID_OBJECT = Check(
+    id="k8s-invalid-object",
+    severity=Severity.MEDIUM,
+    title="Objects should be readable",
+    why="An object that cannot be understood cannot be judged: whatever it does wrong stays unseen.",
+    fix="Correct the field that the message names; `kubectl apply --dry-run=server` shows what the API server says.",
+    controls=("Remediate security configurations",),
+    refs=(),
+    scope=Resource,
+    parameters={},
+    run=lambda resource: not_applicable("always_on"),
+    passed=(),
+    always=True,
+)
 
 
 _REF = re.compile(r"([a-z0-9-]+?)(?:-(\d+(?:\.\d+)*))?:(.+)")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from scanner import image_ref
-from scanner.check import Check, LabelSelector
+from scanner.check import INVALID_OBJECT, Check, LabelSelector
 from scanner.cloud import JOINED, CloudPart, CloudResource, scope_id
 from scanner.config import Plan, Settings
 from scanner.exemptions import Exemptions
@@ -339,22 +339,6 @@ class _Run:
         if finding.reason == UNCONFIGURED:
             self.tally.ungated[finding.severity] += 1
         return finding
-
-
-INVALID_OBJECT = Check(
-    id="k8s-invalid-object",
-    severity=Severity.MEDIUM,
-    title="Objects should be readable",
-    why="An object that cannot be understood cannot be judged: whatever it does wrong stays unseen.",
-    fix="Correct the field that the message names; `kubectl apply --dry-run=server` shows what the API server says.",
-    controls=("Remediate security configurations",),
-    refs=(),
-    scope=Resource,
-    parameters={},
-    run=lambda resource: not_applicable("always_on"),
-    passed=(),
-    always=True,
-)
 
 
 def _badness(verdict: Verdict) -> tuple[int, int, str]:

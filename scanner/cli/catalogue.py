@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 import checks
-from scanner.check import Check, type_name
+from scanner.check import INVALID_OBJECT, Check, type_name
 from scanner.config import ConfigError, nearest, shown
 from scanner.model import Severity
 from scanner.questions import QUESTIONS
@@ -31,8 +31,6 @@ Output = Annotated[Format, typer.Option("-o", "--output", help="table or json.",
 
 def catalogue() -> dict[str, Check]:
     """Every check by id, with the one that is always on."""
-    from scanner.engine import INVALID_OBJECT  # here, as --help does without the engine
-
     return dict(sorted({**checks.load(), INVALID_OBJECT.id: INVALID_OBJECT}.items()))
 
 
