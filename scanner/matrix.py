@@ -10,7 +10,7 @@ import msgspec
 from scanner.check import Check
 from scanner.model import WORST_FIRST, Cluster, PlaneState, Status
 from scanner.questions import QUESTIONS
-from scanner.resources import clusters_of
+from scanner.resources import clusters_of, resource_of
 from scanner.summary import Tally
 
 NO_SETTING = "no_setting"
@@ -58,7 +58,8 @@ def matrix(
     an account holds for each of its clusters."""
     asked: _Asked = defaultdict(list)
     for check in checks:
-        asked[check.provider, check.question].append(check.id)
+        resource = resource_of(check.scope)
+        asked[check.provider, check.question].append((check.id, bool(resource and resource.inside)))
     statuses = _statuses(tally)
     rows = [
         MatrixRow(c.id, c.name, c.provider, c.account, c.region, _cells(c, asked, statuses, accounts))
@@ -72,7 +73,8 @@ def matrix(
     return Matrix([MatrixQuestion(id, q.title, q.criterion) for id, q in QUESTIONS.items()], rows)
 
 
-_Asked = dict[tuple[str | None, str | None], list[str]]  # cloud, question -> ids of checks
+# cloud, question -> ids of checks, and whether each judges clusters and not what their account has
+_Asked = dict[tuple[str | None, str | None], list[tuple[str, bool]]]
 _Statuses = dict[tuple[str, str], tuple[set[Status], set[Status]]]  # row, check -> counted and exempted ones
 
 
@@ -91,14 +93,16 @@ def _cells(
     cluster: Cluster, asked: _Asked, statuses: _Statuses, accounts: Mapping[tuple[str, str | None], str]
 ) -> dict[str, Cell]:
     places = [(cluster.account or "", cluster.region), (cluster.account or "", None)]
-    rows = [cluster.id, *(accounts[place] for place in places if place in accounts)]
+    # What an account says of clusters is about those that it could not list.
+    rows = {True: [cluster.id], False: [accounts[place] for place in places if place in accounts]}
     cells = {}
     for id, question in QUESTIONS.items():
         if cluster.provider in question.absent:
             cells[id] = Cell(NO_SETTING, reason=question.absent[cluster.provider])
             continue
         own = asked.get((cluster.provider, id), [])
-        cells[id] = _cell(own, [statuses[row, check] for row in rows for check in own if (row, check) in statuses])
+        found = [statuses[row, check] for check, inside in own for row in rows[inside] if (row, check) in statuses]
+        cells[id] = _cell([check for check, _ in own], found)
     return cells
 
 

@@ -15,13 +15,16 @@ class Question(NamedTuple):
 
 
 QUESTIONS: dict[str, Question] = {
-    "api-exposure": Question("Private API server", "The API server has no endpoint outside its own network."),
-    "authorized-networks": Question("Authorized networks", "Not every address can reach the API server."),
+    "api-exposure": Question("Private API server", "The API server has no public IP address."),
+    "authorized-networks": Question("Authorized networks", "Not every IP address can reach the API server."),
     "access": Question(
         "RBAC, no local accounts",
         "Identities of the cloud and RBAC decide on access; no shared credential gets past them.",
     ),
-    "audit-logs": Question("Control plane logs", "The logs of the control plane are kept by the cloud's log service."),
+    "audit-logs": Question(
+        "Cluster logs",
+        "The cloud's log service keeps the logs of the cluster's system, the control plane's where that is a choice.",
+    ),
     "secret-encryption": Question("Secrets encrypted", "Secrets in etcd are encrypted with a key of a key service."),
     "network-policy": Question("Network policy", "An engine in the cluster enforces NetworkPolicy objects."),
     "private-nodes": Question("Private nodes", "No node has a public address, nor a subnet that gives it one."),

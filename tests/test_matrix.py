@@ -230,6 +230,14 @@ def test_what_is_judged_of_an_account_holds_for_its_clusters():
     assert cell("image-scanning", ("aws:1:us", scan, "fail"), rows=rows, of=here).answer == "not_judged"
 
 
+def test_clusters_that_an_account_could_not_list_do_not_darken_those_that_it_could():
+    rows = {("1", None): "gcp:1"}
+    here = cluster(provider="gcp", region="eu")
+    legacy = "gcp-gke-legacy-abac"
+    found = cell("access", ("c", legacy, "pass"), ("gcp:1", legacy, "unknown"), rows=rows, of=here)
+    assert found.answer == "pass"
+
+
 def test_where_a_cloud_has_no_such_setting_it_says_so():
     found = cell("auto-repair", ("c", RBAC, "pass"))
     assert (found.answer, found.reason) == ("no_setting", "AKS always repairs nodes")
@@ -299,6 +307,27 @@ def test_a_file_that_is_no_report_is_told(tmp_path, text, said):
     result = kubeposture("matrix", path)
     assert (result.code, result.stdout) == (2, "")
     assert said in result.stderr
+
+
+ESCAPE = "\x1b[31m"
+QUESTION = {"id": "access", "title": f"T{ESCAPE}", "criterion": f"C{ESCAPE}"}
+ROW = {"cluster_id": "i", "cluster": "=n", "provider": ESCAPE, "account": "+a", "region": None}
+
+
+@pytest.mark.parametrize(
+    "cells", [{}, {"access": {"answer": f"=cmd(){ESCAPE}"}}, {"access": {"answer": "no_setting", "reason": ESCAPE}}]
+)
+@pytest.mark.parametrize("questions", [[], [QUESTION]])
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_a_report_that_somebody_made_up_is_harmless(tmp_path, cells, questions, form):
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps({"matrix": {"questions": questions, "clusters": [{**ROW, "cells": cells}]}}))
+    result = kubeposture("matrix", path, "-o", form)
+    assert result.code == 0
+    if form == "table":
+        assert {c for c in result.stdout if not c.isprintable()} <= {"\n"}
+    else:
+        assert not [field for row in csv.reader(io.StringIO(result.stdout)) for field in row if field[:1] in ("=", "+")]
 
 
 def test_a_report_without_clouds_has_an_empty_matrix(tmp_path):

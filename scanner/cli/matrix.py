@@ -42,12 +42,12 @@ def show_matrix(
         typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
     elif output is Format.CSV:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(("provider", "account", "region", "cluster", *(q.id for q in found.questions)))
+        writer.writerow(("provider", "account", "region", "cluster", *(_harmless(q.id) for q in found.questions)))
         for row in found.clusters:
-            answers = (text.answer(row.cells[q.id]) for q in found.questions)
+            answers = (text.answer(row, question) for question in found.questions)
             names = (row.provider, row.account or "", row.region or "", row.cluster)
-            writer.writerow((*map(_harmless, names), *answers))
-    elif not found.clusters:
+            writer.writerow(map(_harmless, (*names, *answers)))
+    elif not found.clusters or not found.questions:
         typer.echo("no cluster of a cloud in this report: kubeposture scan aks, eks, gke or all shows some")
     else:
         width = min(100, shutil.get_terminal_size().columns) if sys.stdout.isatty() else 100
@@ -55,5 +55,5 @@ def show_matrix(
 
 
 def _harmless(name: str) -> str:
-    """Spreadsheets take a text that starts like this for a formula."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
+    """Spreadsheets take a text that starts like this for a formula; "-" alone is an answer."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) and name != "-" else name

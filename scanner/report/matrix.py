@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from scanner.kube import printable
-from scanner.matrix import NO_SETTING, NOT_JUDGED, Cell, Matrix, MatrixRow, totals
+from scanner.matrix import NO_SETTING, NOT_JUDGED, Cell, Matrix, MatrixQuestion, MatrixRow, totals
 
 _SHOWN = {"not_applicable": "n/a", NO_SETTING: "-", NOT_JUDGED: ""}
 _CLOUDS = {"azure": "AKS", "aws": "EKS", "gcp": "GKE"}
@@ -15,9 +15,10 @@ _ANSWERS = ("fail", "error", "unknown", "pass")  # worst first
 _COLUMN = 11
 
 
-def answer(cell: Cell) -> str:
+def answer(row: MatrixRow, question: MatrixQuestion) -> str:
     """`*` where all that it rests on is exempted."""
-    return _SHOWN.get(cell.answer, cell.answer) + ("*" if cell.exempted else "")
+    cell = row.cells.get(question.id, Cell(NOT_JUDGED))
+    return _SHOWN.get(cell.answer, printable(cell.answer, _COLUMN - 1)) + ("*" if cell.exempted else "")
 
 
 def clusters(matrix: Matrix, width: int) -> Iterator[str]:
@@ -29,7 +30,7 @@ def clusters(matrix: Matrix, width: int) -> Iterator[str]:
         block = rows[start : start + size]
         yield from _heads([_head(row) for row in block], first)
         for question in matrix.questions:
-            yield _line(question.title, first, (answer(row.cells[question.id]) for row in block))
+            yield _line(_title(question), first, (answer(row, question) for row in block))
         yield ""
     yield from _legend(matrix, width)
 
@@ -40,7 +41,7 @@ def clouds(matrix: Matrix) -> Iterator[str]:
     providers = [name for name in _CLOUDS if any(row.provider == name for row in matrix.clusters)]
     yield _line("", first, (_CLOUDS[name] for name in providers), wide=True)
     for question in matrix.questions:
-        yield _line(question.title, first, (_total(counts[question.id][name]) for name in providers), wide=True)
+        yield _line(_title(question), first, (_total(counts[question.id][name]) for name in providers), wide=True)
 
 
 def _total(counts: dict[str, int]) -> str:
@@ -53,12 +54,20 @@ def _total(counts: dict[str, int]) -> str:
 
 
 def _first(matrix: Matrix) -> int:
-    return max(len(question.title) for question in matrix.questions) + 2
+    return max(len(_title(question)) for question in matrix.questions) + 2
+
+
+def _title(question: MatrixQuestion) -> str:
+    return printable(question.title, 40)
 
 
 def _head(row: MatrixRow) -> tuple[str, str, str]:
     place = printable(row.region or row.account or "", 40)
-    return _CLOUDS.get(row.provider, row.provider), place, printable(row.cluster, 60)
+    return _cloud(row), place, printable(row.cluster, 60)
+
+
+def _cloud(row: MatrixRow) -> str:
+    return _CLOUDS.get(row.provider) or printable(row.provider, _COLUMN)
 
 
 def _heads(heads: Sequence[tuple[str, str, str]], first: int) -> Iterator[str]:
@@ -78,10 +87,10 @@ def _line(title: str, first: int, cells: Iterable[str], *, wide: bool = False) -
 
 def _legend(matrix: Matrix, width: int) -> Iterator[str]:
     absent = {
-        f"{question.title} on {_CLOUDS[row.provider]}: {row.cells[question.id].reason}": None
+        f"{_title(question)} on {_cloud(row)}: {printable(cell.reason, 200)}": None
         for question in matrix.questions
         for row in matrix.clusters
-        if row.cells[question.id].answer == NO_SETTING
+        if (cell := row.cells.get(question.id)) and cell.answer == NO_SETTING
     }
     if absent:
         yield "- no such setting:"
@@ -91,5 +100,5 @@ def _legend(matrix: Matrix, width: int) -> Iterator[str]:
         yield "* exempted"
     yield "What each question asks:"
     for question in matrix.questions:
-        sentence = f"{question.title}: {question.criterion}"
+        sentence = f"{_title(question)}: {printable(question.criterion, 300)}"
         yield from textwrap.wrap(sentence, width, initial_indent="  ", subsequent_indent="    ")
