@@ -8,7 +8,7 @@ projects and folders, and of the tokens for all of these; it misbehaves on reque
         gcp.inject_call(refuse("UNAVAILABLE"), project=PROD, times=2)
         session = Session(endpoints=gcp.endpoints, request_timeout=10, connections=4)
         session.log_in()
-        assert [c.name for c in session.clusters(PROD).clusters] == ["gke-shop", "gke-auto", "gke-old"]
+        assert [c["name"] for c, _ in session.clusters(PROD).clusters] == ["gke-shop", "gke-auto", "gke-old"]
         assert {r.method for r in gcp.requests} == {"GET", "ListClusters"}
 
 `python tests/gcpserver.py --projects 50 --clusters 1000` serves a large estate until standard input is closed, from a

@@ -1,12 +1,16 @@
-"""The sample cluster that `kubeposture demo` judges: what a newcomer sees first, with every check's both answers."""
+"""The sample estate that `kubeposture demo` judges: what a newcomer sees first, with both answers of every check of
+what runs inside."""
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
+import subprocess
+import sys
 from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,11 +18,13 @@ from apiserver import ApiServer
 from cli import kubeposture
 
 import checks
-from providers.azure.reader import LISTS, Reader
-from providers.azure.recording import Recording
+from providers.aws import recording as aws_recording
+from providers.aws.errors import AwsError
+from providers.azure import recording as azure_recording
 from providers.files import documents
+from providers.gcp import recording as gcp_recording
+from providers.gcp.errors import GcpError
 from scanner.cli.sample import SAMPLE
-from scanner.inventory import Counts
 from scanner.kube import KINDS, WORKLOADS
 
 WIDTH = 100
@@ -120,6 +126,7 @@ def test_the_gap_is_told_with_the_permission_that_would_close_it() -> None:
     demo = report()
     assert not demo["scan"]["complete"]
     assert [(g["what"], g["namespace"], g["permission"]) for g in demo["gaps"]] == [
+        ("detectors", "*", "guardduty:ListDetectors"),
         ("diagnosticSettings", "*", "Microsoft.Insights/diagnosticSettings/read"),
         ("pods", "payments", "list pods in namespace payments"),
     ]
@@ -127,36 +134,116 @@ def test_the_gap_is_told_with_the_permission_that_would_close_it() -> None:
 
 def test_an_aks_cluster_is_shown_with_both_planes() -> None:
     demo = report("--status", "all")
-    shop, factory = sorted(demo["clusters"], key=lambda c: str(c["name"]))
+    by_name = {cluster["name"]: cluster for cluster in demo["clusters"]}
+    shop, factory = by_name["demo-shop"], by_name["factory"]
     assert (shop["provider"], shop["control_plane"], shop["data_plane"]) == ("azure", "partial", "partial")
     assert (factory["control_plane"], factory["data_plane"]) == ("complete", "not_asked")
     planes = {f["category"] for f in demo["findings"] if f["cluster"] and f["cluster"]["id"] == shop["id"]}
     assert planes == {"control_plane", "data_plane"}
     pools = {f["resource"]["name"]: f["status"] for f in demo["findings"] if f["check"] == "azure-aks-node-public-ip"}
-    assert pools == {"system": "pass", "checkout": "pass", "batch": "fail"}
+    assert pools == {"main": "pass", "system": "pass", "checkout": "pass", "batch": "fail"}
     assert {f["resource"]["name"] for f in demo["findings"] if f["scope"] == "registry"} == {"acmeshop", "acmelab"}
 
 
-def test_what_azure_refused_is_unknown() -> None:
+def test_what_a_cloud_refused_is_unknown() -> None:
     unknown = {f["check"] for f in report()["findings"] if f["status"] == "unknown" and f["scope"] == "cluster"}
-    assert unknown == {"azure-aks-audit-log-category", "azure-aks-diagnostic-logs"}
+    assert unknown == {"aws-eks-guardduty", "azure-aks-audit-log-category", "azure-aks-diagnostic-logs"}
 
 
-def test_the_recording_holds_no_answer_that_is_not_asked_for() -> None:
-    asked = []
+@pytest.mark.parametrize("recording", [aws_recording, azure_recording, gcp_recording], ids=lambda m: m.__name__)
+def test_a_recording_holds_what_is_asked_for_and_no_other_answer(
+    recording: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, opened = set(), []
 
-    class Watched(Recording):
-        def pages(self, path: str, version: str, items: str = "value") -> Iterator[list[Any]]:
-            asked.append(path.lower())
-            return super().pages(path, version, items)
+    class Watched(recording.Recording):  # type: ignore[misc, name-defined]
+        def __init__(self, path: Path) -> None:
+            super().__init__(path)
+            opened.append(self)
 
-    recording = Watched(SAMPLE / "azure" / "answers.yaml")
-    reader = Reader(recording, LISTS)
-    for subscription in reader.subscriptions().items:
-        *_, found = reader.read(subscription)
-        for cluster in (*found.clusters.items, *found.arc.items):
-            reader.complete(cluster, found, Counts())
-    assert sorted(asked) == sorted(recording.paths)
+        def answer(self, name: str) -> Any:
+            asked.add(name)
+            return super().answer(name)
+
+    monkeypatch.setattr(recording, "Recording", Watched)
+    table("--check", "*")
+    [used] = opened
+    assert sorted(asked) == sorted(used.recorded)
+
+
+def test_what_is_not_recorded_is_refused() -> None:
+    amazon = aws_recording.Recording(SAMPLE / "aws" / "answers.yaml")
+    with pytest.raises(AwsError) as refused:
+        amazon.call("eks", amazon.home, "DescribeCluster", name="other")
+    assert (refused.value.reason, refused.value.action) == ("forbidden", "eks:DescribeCluster")
+    google = gcp_recording.Recording(SAMPLE / "gcp" / "answers.yaml")
+    with pytest.raises(GcpError) as denied:
+        google.clusters("other")
+    assert (denied.value.reason, denied.value.permission) == ("forbidden", "container.clusters.list")
+
+
+def test_two_calls_about_different_things_have_different_answers() -> None:
+    amazon = aws_recording.Recording(SAMPLE / "aws" / "answers.yaml")
+    subnets = [name.split()[2:] for name in amazon.recorded if name.startswith("ec2:DescribeSubnets")]
+    found = [amazon.call("ec2", amazon.home, "DescribeSubnets", SubnetIds=ids)["Subnets"] for ids in subnets]
+    assert [[subnet["SubnetId"] for subnet in each] for each in found] == subnets
+    assert sorted(map(len, subnets)) == [1, 2]
+
+
+def test_the_three_clouds_are_side_by_side() -> None:
+    rows = report()["matrix"]["clusters"]
+    assert sorted((row["provider"], row["cluster"]) for row in rows) == [
+        ("aws", "checkout"),
+        ("aws", "reports"),
+        ("azure", "demo-shop"),
+        ("azure", "ledger"),
+        ("gcp", "recommender"),
+        ("gcp", "search"),
+    ]
+    assert {cell["answer"] for row in rows for cell in row["cells"].values()} == {
+        *("fail", "no_setting", "pass", "unknown")
+    }
+    weak, good = (
+        {row["cluster"]: {q for q, cell in row["cells"].items() if cell["answer"] == answer} for row in rows}
+        for answer in ("fail", "pass")
+    )
+    shared = weak["reports"] & weak["demo-shop"] & weak["recommender"]
+    assert shared == {"api-exposure", "access", "secret-encryption", "private-nodes"}
+    assert shared <= good["checkout"] & good["ledger"] & good["search"]
+
+
+@pytest.mark.parametrize(
+    ("option", "clouds"),
+    [
+        ("k8s-run-as-root", {"azure"}),  # whose cluster is the one with an inside
+        ("azure-aks-local-accounts", {"azure"}),
+        ("aws-eks-supported-version", {"aws"}),
+        ("gcp-gke-legacy-abac", {"gcp"}),
+        ("aws-eks-defender-permissions", {"aws", "azure"}),  # which has to say whether Defender is to watch it
+    ],
+)
+def test_only_clouds_that_a_selected_check_is_about_are_read(option: str, clouds: set[str]) -> None:
+    assert {cluster["provider"] for cluster in report("--check", option)["clusters"]} == clouds
+
+
+def test_the_sample_names_nobody() -> None:
+    text = "\n".join(path.read_text() for path in SAMPLE.rglob("*.yaml"))
+    aws, azure = ((SAMPLE / cloud / "answers.yaml").read_text() for cloud in ("aws", "azure"))
+    assert set(re.findall(r"\b\d{12}\b", aws)) == {"111122223333"}
+    assert {guid[:8] for guid in re.findall(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", azure)} == {"5ea1c0de"}
+    accounts = {"example.com", "acme-shop-example.iam.gserviceaccount.com"}
+    assert {host for host in re.findall(r"\w@([a-z][\w.-]+)", text) if "." in host} == accounts
+    addresses = map(ipaddress.ip_address, re.findall(r"\b(?:\d{1,3}\.){3}\d{1,3}\b", text))
+    assert [address for address in addresses if address.is_global] == []
+
+
+def test_no_sdk_of_a_cloud_is_needed() -> None:
+    """Only the packages that each installation has."""
+    absent = "azure", "boto3", "botocore", "google", "grpc", "proto"
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); from scanner import cli; cli.run()"
+    done = subprocess.run([sys.executable, "-c", code, "demo"], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == table()
 
 
 def test_what_could_not_be_read_is_unknown_for_each_check_that_reads_pods() -> None:

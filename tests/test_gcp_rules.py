@@ -13,7 +13,7 @@ from google.cloud import container_v1
 from test_aws_rules import NONSENSE, both, mutated, nulls
 
 import checks
-from providers.gcp.reader import as_json
+from providers.gcp.session import as_json
 from scanner.check import Check
 from scanner.cloud import CloudResource, kept
 from scanner.gcp import COMPARISON, WORKLOAD_IDENTITY, ArtifactRepository, GkeCluster

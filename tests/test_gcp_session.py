@@ -55,7 +55,7 @@ from gcpserver import (
 from google.cloud.container_v1.types import ListClustersResponse
 
 from providers.gcp import reader, session
-from providers.gcp.access import WAY, api_access
+from providers.gcp.access import WAY, api_access, identity
 from providers.gcp.errors import GcpError, UsageError, WriteRefused
 from providers.gcp.reader import CLUSTERS, POLICY, REPOSITORIES, Reader
 from providers.gcp.session import Session
@@ -1431,3 +1431,10 @@ def test_a_server_that_is_slow_is_waited_for(serve, read):
     gcp = serve()
     gcp.inject("/locations", delay(0.1))
     assert read(gcp).gaps == []
+
+
+def test_an_authority_that_may_sign_for_several_clusters_tells_none_of_them_apart():
+    whole = gcp_data.cluster()
+    own = {**whole, "userManagedKeysConfig": {"clusterCa": f"projects/{PROD}/locations/{SEOUL}/caPools/gke"}}
+    assert identity(kept(whole, WAY))[1]
+    assert identity(kept(own, WAY)) == (identity(kept(whole, WAY))[0], None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 from providers.aws.errors import AwsError
-from providers.aws.session import AwsAccount
 from scanner.cloud import kept
 
 Json = dict[str, Any]
@@ -17,12 +17,26 @@ _KEEP = (
 )
 
 
-def existence(account: AwsAccount, name: str) -> Json:
+class Account(Protocol):
+    """Where answers come from: the calls of one identity in one account of AWS, or a recording of them."""
+
+    id: str
+    partition: str
+    home: str
+
+    def call(self, service: str, region: str | None, operation: str, **parameters: Any) -> Json: ...
+
+    def pages(
+        self, service: str, region: str | None, operation: str, items: str, **parameters: Any
+    ) -> Iterator[list[Any]]: ...
+
+
+def existence(account: Account, name: str) -> Json:
     """`roleName`, `exists`, and the `arn` of one that does. Raises AwsError."""
     return _named(name, _role(account, name))
 
 
-def role(account: AwsAccount, name: str) -> Json:
+def role(account: Account, name: str) -> Json:
     """The same with `trustPolicy`, all `policies` of the role, attached or within it, and the `boundary` that limits
     them, a list of one or none; each of these with its `name` and parsed `document`, of conditions only operators and
     keys. Raises AwsError; KeyError or TypeError for an answer that is not understood."""
@@ -48,7 +62,7 @@ def role(account: AwsAccount, name: str) -> Json:
     }
 
 
-def _role(account: AwsAccount, name: str) -> Json | None:
+def _role(account: Account, name: str) -> Json | None:
     try:
         found = account.call("iam", account.home, "GetRole", RoleName=name)["Role"]
     except AwsError as error:
@@ -62,7 +76,7 @@ def _named(name: str, found: Json | None) -> Json:
     return {"roleName": name, "exists": True, "arn": found["Arn"]} if found else {"roleName": name, "exists": False}
 
 
-def _managed(account: AwsAccount, arn: str) -> Json:
+def _managed(account: Account, arn: str) -> Json:
     """A managed policy in the version that counts."""
     policy = account.call("iam", account.home, "GetPolicy", PolicyArn=arn)["Policy"]
     version = policy["DefaultVersionId"]
@@ -70,7 +84,7 @@ def _managed(account: AwsAccount, arn: str) -> Json:
     return {"name": arn, "document": _document(found["Document"])}
 
 
-def _inline(account: AwsAccount, role_name: str, name: str) -> Json:
+def _inline(account: Account, role_name: str, name: str) -> Json:
     found = account.call("iam", account.home, "GetRolePolicy", RoleName=role_name, PolicyName=name)
     return {"name": name, "document": _document(found["PolicyDocument"])}
 

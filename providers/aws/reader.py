@@ -10,7 +10,7 @@ from typing import Any
 
 from providers.aws import iam
 from providers.aws.errors import AwsError
-from providers.aws.session import AwsAccount
+from providers.aws.iam import Account
 from scanner.aws import DEFENDER_ROLES, TEMPLATE_ROLES, AwsRegion, EcrRepository, EksCluster
 from scanner.cloud import kept
 from scanner.inventory import Counts
@@ -56,7 +56,7 @@ REGIONS = "ec2:DescribeRegions"
 class Region:
     """One region of an account, with what was read of it. `beside` are lists that hold for each of its clusters."""
 
-    account: AwsAccount
+    account: Account
     name: str
     clusters: Collected[EksCluster] = field(default_factory=Collected)
     repositories: Collected[EcrRepository] = field(default_factory=Collected)
@@ -92,7 +92,7 @@ class Reader:
 
     # -- accounts and regions -----------------------------------------------------------------------------------------
 
-    def regions(self, account: AwsAccount, home: str) -> Collected[str]:
+    def regions(self, account: Account, home: str) -> Collected[str]:
         """The regions that the account has enabled."""
         counts = Counts()
         found = _list(counts, "regions", account.pages, "ec2", home, "DescribeRegions", "Regions")
@@ -101,7 +101,7 @@ class Reader:
             return Collected([], [_gap("regions", GapReason.BAD_DATA, "AWS listed no region, which is never true")])
         return Collected(sorted(names), found.gaps)
 
-    def read(self, account: AwsAccount, name: str) -> Iterator[Region]:
+    def read(self, account: Account, name: str) -> Iterator[Region]:
         """Twice the same object: when the clusters are known, and when the rest is too."""
         region = Region(account, name)
         region.clusters = self._clusters(region)
@@ -205,10 +205,10 @@ class Reader:
                 self._defender[account.id] = {what: _projected(what, each) for what, each in found.items()}
             return self._defender[account.id]
 
-    def _roles(self, account: AwsAccount, counts: Counts) -> dict[str, Collected[Json]]:
+    def _roles(self, account: Account, counts: Counts) -> dict[str, Collected[Json]]:
         """The more is asked only where Defender has a role: most accounts cost one call for each name."""
 
-        def roles(what: str, names: Iterable[str], read: Callable[[AwsAccount, str], Json]) -> Collected[Json]:
+        def roles(what: str, names: Iterable[str], read: Callable[[Account, str], Json]) -> Collected[Json]:
             return _each(counts, what, Collected(list(names)), lambda name: read(account, name))
 
         found = {"defenderRoles": roles("defenderRoles", self.defender_roles, iam.role)}

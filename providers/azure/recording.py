@@ -18,14 +18,18 @@ class Recording:
         self._answers: dict[str, Any] = {k.lower(): v for k, v in safe_yaml.load(path.read_bytes()).items()}
 
     @property
-    def paths(self) -> list[str]:
+    def recorded(self) -> list[str]:
         return list(self._answers)
 
     def pages(self, path: str, version: str, items: str = "value") -> Iterator[list[Any]]:
         """One page. Raises ArmError."""
-        answer = self._answers.get(path.lower(), 404)
+        answer = self.answer(path.lower())
         if isinstance(answer, int):
             reason = GapReason.FORBIDDEN if answer == 403 else GapReason.NOT_FOUND
             code = {403: "AuthorizationFailed", 404: "NotFound"}[answer]
             raise ArmError(reason, f"HTTP {answer} {code}", status=answer, code=code)
         yield answer[items]
+
+    def answer(self, path: str) -> Any:
+        """The body, or the status of a refusal."""
+        return self._answers.get(path, 404)

@@ -23,8 +23,10 @@ WAY = (
     "controlPlaneEndpointsConfig",
     "masterAuthorizedNetworksConfig.enabled",
     "privateClusterConfig.enablePrivateEndpoint",
+    "userManagedKeysConfig.clusterCa",
 )
 CONNECT = "container.clusters.connect"  # what a DNS endpoint asks IAM for, before the API server is asked
+_OWN_CA = "userManagedKeysConfig.clusterCa"
 _DNS = "controlPlaneEndpointsConfig.dnsEndpointConfig"
 _IP = "controlPlaneEndpointsConfig.ipEndpointsConfig"
 # A bearer token of all of Google Cloud is sent there: to no other domain, whatever an answer says.
@@ -75,7 +77,8 @@ def identity(way: dict[str, Any]) -> tuple[str, bytes | None]:
     with contextlib.suppress(MissingEvidence):
         name = facts.text(f"{_DNS}.endpoint").value
     with contextlib.suppress(MissingEvidence):
-        ca = _authority(facts)
+        # One that the user manages may sign for several clusters.
+        ca = b"" if facts.text(_OWN_CA).value else _authority(facts)
     return f"https://{name.lower()}" if _DNS_HOST.fullmatch(name) else "", ca or None
 
 

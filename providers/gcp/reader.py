@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec.structs import replace
 
 from providers.gcp.access import WAY
 from providers.gcp.errors import GcpError
-from providers.gcp.session import PROJECT_ID, Session
+from providers.gcp.session import PROJECT_ID, Listed
 from scanner.cloud import kept
 from scanner.gcp import ArtifactRepository, GkeCluster
 from scanner.inventory import Counts
@@ -55,10 +55,22 @@ class Project:
         return [*self.clusters.gaps, *self.repositories.gaps, *_folded([*unread, *own])]
 
 
+class Answers(Protocol):
+    """Where lists come from: Google Cloud, or a recording of it."""
+
+    def clusters(self, project: str) -> Listed: ...
+
+    def get(self, service: str, path: str, permission: str, **query: str | int) -> Json: ...
+
+    def pages(
+        self, service: str, path: str, items: str, permission: str, **query: str | int
+    ) -> Iterator[list[Any]]: ...
+
+
 class Reader:
     """Reads one project after the other for many threads. `kinds` are the lists that the checks need."""
 
-    def __init__(self, session: Session, kinds: Iterable[str]) -> None:
+    def __init__(self, session: Answers, kinds: Iterable[str]) -> None:
         self.session = session
         self.kinds = frozenset(kinds)
 
@@ -115,8 +127,8 @@ class Reader:
             return Collected([], gaps)
         gaps = [_missing(place) for place in answer.missing_zones]
         found: dict[str, GkeCluster] = {}
-        for message in answer.clusters:
-            cluster = _cluster(message, project, gaps)
+        for wire, why in answer.clusters:
+            cluster = _cluster(wire, why, project, gaps)
             if cluster:
                 found.setdefault(cluster.id, cluster)
         counts.lists_read += not gaps
@@ -230,9 +242,9 @@ class Reader:
         return Collected([kept(policy, _KEEP)])
 
 
-def _cluster(message: Any, project: Project, gaps: list[Gap]) -> GkeCluster | None:
-    """A cluster from its protobuf message; one that does not say which it is becomes a gap."""
-    name, place = message.name, message.location or message.zone
+def _cluster(wire: Json, why: GcpError | None, project: Project, gaps: list[Gap]) -> GkeCluster | None:
+    """A cluster, unread where there is a reason `why`; one that does not say which it is becomes a gap."""
+    name, place = wire.get("name", ""), wire.get("location") or wire.get("zone", "")
     if not (_PLACE.fullmatch(place) and _PLACE.fullmatch(name)):
         detail = f"an entry has no usable name and location: {plain(name)[:80]!r} in {plain(place)[:80]!r}"
         gaps.append(_gap(CLUSTERS, GapReason.BAD_DATA, detail))
@@ -243,32 +255,17 @@ def _cluster(message: Any, project: Project, gaps: list[Gap]) -> GkeCluster | No
         name=name,
         account=project.id,
         region=place,
-        tags=dict(message.resource_labels),
+        tags=_labels(wire.get("resourceLabels")),
         related={},
     )
-    try:
-        wire = as_json(message)
-    except GcpError as error:
-        cluster.unread = gap_of(CLUSTERS, error)
+    if why:
+        cluster.unread = gap_of(CLUSTERS, why)
         return cluster
     if "status" not in wire:  # each has one: where Google says nothing of a cluster, no absent field is a default
         cluster.unread = _gap(CLUSTERS, GapReason.BAD_DATA, "Google listed it without its status")
     cluster.wire = kept(wire, GkeCluster.KEEP)
     project.ways[cluster.id] = kept(wire, WAY)
     return cluster
-
-
-def as_json(message: Any) -> Json:
-    """A protobuf message as Google's REST API writes it: a field that is there stays there, also if it is empty; an
-    enum value that is not known stays a number. Raises GcpError."""
-    from google.protobuf.json_format import MessageToDict, SerializeToJsonError
-
-    try:
-        found: Json = MessageToDict(message)
-    except (SerializeToJsonError, TypeError, ValueError) as error:
-        detail = f"the answer of GKE is not understood ({type(error).__name__})"
-        raise GcpError(GapReason.BAD_DATA, detail) from None
-    return found
 
 
 def _is_policy(policy: Json) -> bool:

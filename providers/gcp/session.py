@@ -13,6 +13,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -89,6 +90,15 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
+@dataclass(frozen=True)
+class Listed:
+    """GKE's list of a project's clusters, as its REST API writes it. Beside a cluster that is not understood stands
+    why: then there is nothing of it but name, location, zone and resourceLabels."""
+
+    clusters: list[tuple[Json, GcpError | None]]
+    missing_zones: list[str]
+
+
 class Session:
     """One identity in Google Cloud. May be used by many threads, once it is logged in."""
 
@@ -139,10 +149,12 @@ class Session:
 
     # -- GKE ----------------------------------------------------------------------------------------------------------
 
-    def clusters(self, project: str) -> Any:
-        """GKE's ListClustersResponse for all locations of a project, as a protobuf message. Raises GcpError."""
+    def clusters(self, project: str) -> Listed:
+        """Those of all locations of a project. Raises GcpError."""
         request = {"parent": f"projects/{project}/locations/-"}
-        return self._patiently(lambda headers: self._call("list_clusters", request, headers, "container.clusters.list"))
+        permission = "container.clusters.list"
+        answer = self._patiently(lambda headers: self._call("list_clusters", request, headers, permission))
+        return Listed([_understood(cluster) for cluster in answer.clusters], list(answer.missing_zones))
 
     def _call(self, method: str, request: Json, headers: Mapping[str, str], permission: str) -> Any:
         from google.api_core.exceptions import GoogleAPICallError
@@ -297,6 +309,28 @@ def _cluster_manager(endpoint: str) -> tuple[Any, Any]:
         channel = grpc.insecure_channel(parts.netloc, options)
     guarded = grpc.intercept_channel(channel, _guard(grpc.UnaryUnaryClientInterceptor))
     return channel, ClusterManagerClient(transport=ClusterManagerGrpcTransport(channel=guarded))
+
+
+def as_json(message: Any) -> Json:
+    """A protobuf message as Google's REST API writes it: a field that is there stays there, also if it is empty; an
+    enum value that is not known stays a number. Raises GcpError."""
+    from google.protobuf.json_format import MessageToDict, SerializeToJsonError
+
+    try:
+        found: Json = MessageToDict(message)
+    except (SerializeToJsonError, TypeError, ValueError) as error:
+        detail = f"the answer of GKE is not understood ({type(error).__name__})"
+        raise GcpError(GapReason.BAD_DATA, detail) from None
+    return found
+
+
+def _understood(cluster: Any) -> tuple[Json, GcpError | None]:
+    try:
+        return as_json(cluster), None
+    except GcpError as error:
+        labels = dict(cluster.resource_labels)
+        known = {"name": cluster.name, "location": cluster.location, "zone": cluster.zone, "resourceLabels": labels}
+        return known, error
 
 
 def _guard(interceptor: Any) -> Any:

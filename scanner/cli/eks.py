@@ -189,11 +189,11 @@ class _Aws:
                         if self.cloud.wanted.names_match(cluster.name):
                             if self.cloud.wanted.tags:  # known when it is described
                                 self.cloud.wanted.expect()
-                            yield self._cluster_task(cluster, region)
+                            yield self._cluster_task(account, cluster, region)
                     yield from self.cloud.listed()
                     started = True
             closed = region.closed and name not in self.scope.region
-            yield self._region_reading(region, closed)
+            yield region_reading(self.cloud, region, closed=closed)
             if still.all_closed(closed):
                 yield self._unread(account.id, account.id, "", GapReason.FORBIDDEN, ALL_CLOSED)
 
@@ -202,15 +202,9 @@ class _Aws:
 
         return Task(f"{account.id} {name}", read, self.cloud.kinds, PROVIDER, lost)
 
-    def _region_reading(self, region: Region, closed: bool) -> Reading:
-        account = self.cloud.account(region.account.id, region.account.id, region.name)
-        account.closed = closed
-        judged: list[AnyResource] = [*region.repositories.items, *([region.resource] if region.resource else [])]
-        return self.cloud.account_reading(account, region, judged, f"aws:{region.account.id}:{region.name}")
-
     # -- clusters -----------------------------------------------------------------------------------------------------
 
-    def _cluster_task(self, cluster: EksCluster, region: Region) -> Task:
+    def _cluster_task(self, account: AwsAccount, cluster: EksCluster, region: Region) -> Task:
         cloud = self.cloud
 
         def read(progress: Progress) -> Iterator[Reading]:
@@ -219,10 +213,11 @@ class _Aws:
             if cloud.wanted.tags_match(None if cluster.unread else cluster.tags):
                 look = None
                 if cloud.inside.kinds and cluster.lives:
-                    look = cloud.look(cluster, lambda: self._access(cluster, region, description), progress)
+                    look = cloud.look(cluster, lambda: self._access(account, cluster, description), progress)
                     if not cluster.unread:
-                        advise(look, (GapReason.FORBIDDEN,), _entry(cluster, region))
-                yield cloud.reading(cluster, look, counts, version=_version(cluster), keys=_keys(region, description))
+                        advise(look, (GapReason.FORBIDDEN,), _entry(account, cluster))
+                keys = _keys(account, cluster, description)
+                yield cloud.reading(cluster, look, counts, version=_version(cluster), keys=keys)
             if cloud.wanted.tags:
                 yield from cloud.listed()
 
@@ -234,18 +229,28 @@ class _Aws:
 
         return Task(printable(cluster.name), read, cloud.inside.kinds, PROVIDER, lost)
 
-    def _access(self, cluster: EksCluster, region: Region, description: dict[str, Any]) -> tuple[ApiAccess, list[str]]:
+    def _access(
+        self, account: AwsAccount, cluster: EksCluster, description: dict[str, Any]
+    ) -> tuple[ApiAccess, list[str]]:
         from providers.kubernetes.credentials import ApiAccess
 
         if cluster.unread:
             gap = cluster.unread
             raise Unreadable(gap.reason, gap.detail, gap.permission)
         try:
-            access = api_access(region.account, region.name, description)
+            access = api_access(account, str(cluster.region), description)
         except AwsError as error:
             gap = gap_of("endpoint", error)
             raise Unreadable(gap.reason, gap.detail, gap.permission) from None
         return ApiAccess(access.server, access.ca, minting(access.token)), server_keys(access.server, access.ca)
+
+
+def region_reading(cloud: Cloud, region: Region, *, closed: bool) -> Reading:
+    """What is judged of a region itself; its clusters come one by one."""
+    account = cloud.account(region.account.id, region.account.id, region.name)
+    account.closed = closed
+    judged: list[AnyResource] = [*region.repositories.items, *([region.resource] if region.resource else [])]
+    return cloud.account_reading(account, region, judged, f"aws:{region.account.id}:{region.name}")
 
 
 def _organization(own: AwsAccount) -> tuple[dict[str, str], AwsError | None]:
@@ -263,14 +268,14 @@ def _organization(own: AwsAccount) -> tuple[dict[str, str], AwsError | None]:
     return found, None
 
 
-def _entry(cluster: EksCluster, region: Region) -> str:
+def _entry(account: AwsAccount, cluster: EksCluster) -> str:
     """What would have to be created where the API server lets nobody in."""
-    who, config = region.account.principal, cluster.wire.get("accessConfig")
+    who, config = account.principal, cluster.wire.get("accessConfig")
     if isinstance(config, dict) and config.get("authenticationMode") == "CONFIG_MAP":
         return f"map {_without_path(who)} in the ConfigMap kube-system/aws-auth"
     if ":role/AWSReservedSSO_" in who:
         who += " (with its path, below aws-reserved/sso.amazonaws.com/)"
-    place = f"--cluster-name {printable(cluster.name)} --region {region.name}"
+    place = f"--cluster-name {printable(cluster.name)} --region {cluster.region}"
     return f"aws eks create-access-entry {place} --principal-arn {who}, with a policy or group that may read"
 
 
@@ -280,10 +285,10 @@ def _without_path(principal: str) -> str:
     return f"{start}{role}{name.rpartition('/')[2]}"
 
 
-def _keys(region: Region, description: dict[str, Any]) -> list[str]:
+def _keys(account: AwsAccount, cluster: EksCluster, description: dict[str, Any]) -> list[str]:
     """Of its API server, by which a bundle from inside is known to be of this cluster."""
     try:
-        access = api_access(region.account, region.name, description)
+        access = api_access(account, str(cluster.region), description)
     except AwsError:
         return []
     return server_keys(access.server, access.ca)

@@ -80,7 +80,7 @@ def _inside(wanted: KubeconfigTarget, settings: Settings, running: Running) -> I
     return Inside(settings.kinds(), namespaces, running, settings.cluster_ids, settings.needs_agents)
 
 
-def _of_cloud(
+def of_cloud(
     target: AksTarget | EksTarget | GkeTarget, provider: str, settings: Settings
 ) -> tuple[Settings, Discovery] | None:
     """What is judged of a cloud and of which clusters; None where no selected check is about that."""
@@ -100,7 +100,7 @@ def _aks(aks: AksTarget, settings: Settings, running: Running, opened: contextli
     from scanner.cli import aks as azure
     from scanner.cli.discovery import Asked
 
-    chosen = _of_cloud(aks, "azure", settings)
+    chosen = of_cloud(aks, "azure", settings)
     if not chosen:
         return []
     endpoint = aks.arm_endpoint or os.environ.get(ARM_ENDPOINT)
@@ -113,7 +113,7 @@ def _eks(eks: EksTarget, settings: Settings, running: Running, opened: contextli
     from scanner.cli import eks as aws
     from scanner.cli.discovery import Asked
 
-    chosen = _of_cloud(eks, "aws", settings)
+    chosen = of_cloud(eks, "aws", settings)
     if not chosen:
         return []
     scope = AwsScope(eks.aws_profile, list(eks.role_arns), eks.organization, eks.external_id, list(eks.regions))
@@ -125,7 +125,7 @@ def _gke(gke: GkeTarget, settings: Settings, running: Running, opened: contextli
     from scanner.cli import gke as google
     from scanner.cli.discovery import Asked
 
-    chosen = _of_cloud(gke, "gcp", settings)
+    chosen = of_cloud(gke, "gcp", settings)
     if not chosen:
         return []
     endpoints = list(gke.gcp_endpoints) or os.environ.get(GCP_ENDPOINTS, "").split()

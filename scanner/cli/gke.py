@@ -115,16 +115,11 @@ class _Gcp:
                     started = True
             # Below an organization most projects have nothing to do with containers.
             if named or not found.off or found.gaps or found.repositories.items:
-                yield self._project_reading(found)
+                yield project_reading(self.cloud, found)
 
         return Task(
             f"project {project.id}", read, self.cloud.kinds, PROVIDER, lambda *why: self._unread(project.id, *why)
         )
-
-    def _project_reading(self, project: Project) -> Reading:
-        judged: list[AnyResource] = [*project.repositories.items]
-        account = self.cloud.account(project.id, project.id)
-        return self.cloud.account_reading(account, project, judged, f"gcp:{project.id}")
 
     # -- clusters -----------------------------------------------------------------------------------------------------
 
@@ -167,16 +162,24 @@ class _Gcp:
     def _reading(self, cluster: GkeCluster, way: dict[str, Any], look: Look | None) -> Reading:
         if look and not cluster.unread:
             self._advise(look, cluster, way)
-        version = cluster.wire.get("currentMasterVersion")
-        return self.cloud.reading(
-            cluster, look, Counts(), version=version if isinstance(version, str) else "", keys=_keys(way)
-        )
+        return cluster_reading(self.cloud, cluster, way, look)
 
     def _advise(self, look: Look, cluster: GkeCluster, way: dict[str, Any]) -> None:
         with contextlib.suppress(GcpError):  # that there is no way in says what to do about it
             access = api_access(self.session, way)
             advise(look, (GapReason.UNREACHABLE, GapReason.TIMEOUT), access.hint)
             advise(look, (GapReason.FORBIDDEN,), _rights(cluster, self.session.credential.account, dns=not access.ca))
+
+
+def project_reading(cloud: Cloud, project: Project) -> Reading:
+    """What is judged of a project itself; its clusters come one by one."""
+    judged: list[AnyResource] = [*project.repositories.items]
+    return cloud.account_reading(cloud.account(project.id, project.id), project, judged, f"gcp:{project.id}")
+
+
+def cluster_reading(cloud: Cloud, cluster: GkeCluster, way: dict[str, Any], look: Look | None) -> Reading:
+    version = cluster.wire.get("currentMasterVersion")
+    return cloud.reading(cluster, look, Counts(), version=version if isinstance(version, str) else "", keys=_keys(way))
 
 
 def _rights(cluster: GkeCluster, account: str, *, dns: bool) -> str:

@@ -72,6 +72,7 @@ class Scan:
         self.answers: dict[str, tuple[Status, Severity, bool]] = {}  # by finding id; the last: counted, not exempted
         self.pending: list[Pending] = []
         self.waiting: list[_Waiting] = []  # insides of clusters of which other readings may know more
+        self.of_files = False
         self.mixed = False  # whether one cluster may be reached in several ways
         self.joined = Joined()
         self.late: list[tuple[Row, Reading, tuple[Plan, ...]]] = []  # whose checks need what other readings say
@@ -80,6 +81,7 @@ class Scan:
 
     def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
         """The exit code. Interrupted, it reports what is complete and names what was not read."""
+        self.of_files = any(task.provider == "files" for task in tasks)
         ways = [task.provider for task in tasks if task.provider != "files"]
         self.mixed = len(ways) > 1 and set(ways) != {"kubernetes"}
         opened = outputs.opened(self.specs, color=not self.reporting.no_color)
@@ -309,7 +311,8 @@ class Scan:
     def _notes(self) -> Iterator[str]:
         clusters = bool(self.clusters.rows or self.accounts)
         if not self.counts.read and not self.gaps and not self.counts.invalid and not clusters:
-            yield "nothing to judge: no Kubernetes object was found (files must end in .yaml, .yml or .json)"
+            hint = " (files must end in .yaml, .yml or .json)" if self.of_files else ""
+            yield f"nothing to judge: no Kubernetes object was found{hint}"
         elsewhere = [
             row.cluster.name
             for row in self.clusters.rows

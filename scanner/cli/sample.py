@@ -1,20 +1,25 @@
-"""The sample estate of the demo: an Azure subscription as a scan would have read it, its refusals included."""
+"""The sample estate of the demo: accounts of three clouds as a scan would have read them, refusals included."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from providers.azure.reader import PER_CLUSTER, Reader
-from providers.azure.recording import Recording
+from providers.aws import reader as aws
+from providers.aws import recording as aws_recording
+from providers.azure import reader as azure
+from providers.azure import recording as azure_recording
 from providers.files import manifests
+from providers.gcp import reader as gcp
+from providers.gcp import recording as gcp_recording
 from scanner.azure import AksCluster, ArcCluster
-from scanner.cli.aks import PROVIDER, account_reading, cluster_reading
+from scanner.cli import aks, eks, gke
 from scanner.cli.discovery import Asked, Cloud
-from scanner.cli.options import Discovery, Namespaces, Running
+from scanner.cli.everything import of_cloud
+from scanner.cli.options import Namespaces, Running
 from scanner.cli.targets import Look
 from scanner.collect import Progress, Reading, Task
-from scanner.config import Settings
+from scanner.config import AksTarget, EksTarget, GkeTarget, Settings
 from scanner.inventory import Counts
 from scanner.model import PlaneState
 
@@ -22,24 +27,70 @@ SAMPLE = Path(__file__).parent.parent / "demo"
 CLUSTER = "demo-shop"
 
 
-def demo_task(settings: Settings) -> Task:
-    cloud = Cloud(PROVIDER, AksCluster.kind, PER_CLUSTER, Asked(settings, Discovery(), Namespaces(), Running()))
+def demo_tasks(settings: Settings) -> list[Task]:
+    """One for each cloud that a selected check is about. Only of Azure's clusters is the inside asked for."""
+    found = (
+        _task(_azure, AksTarget(), aks.PROVIDER, AksCluster.kind, azure.PER_CLUSTER, settings),
+        _task(_aws, EksTarget(planes="control"), eks.PROVIDER, aws.CLUSTERS, aws.PER_CLUSTER, settings),
+        _task(_google, GkeTarget(planes="control"), gke.PROVIDER, gcp.CLUSTERS, (), settings),
+    )
+    return [task for task in found if task]
+
+
+def _task(
+    read: Callable[[Cloud], Iterator[Reading]],
+    target: AksTarget | EksTarget | GkeTarget,
+    provider: str,
+    clusters: str,
+    own: tuple[str, ...],
+    settings: Settings,
+) -> Task | None:
+    chosen = of_cloud(target, provider, settings)
+    if not chosen:
+        return None
+    cloud = Cloud(provider, clusters, own, Asked(*chosen, Namespaces(), Running()))
+
+    def reading(progress: Progress) -> Iterator[Reading]:
+        return read(cloud)
+
+    return Task(f"the sample of {provider}", reading, cloud.kinds, provider)
+
+
+def _azure(cloud: Cloud) -> Iterator[Reading]:
+    reader = azure.Reader(azure_recording.Recording(SAMPLE / "azure" / "answers.yaml"), cloud.asked)
     inside = cloud.inside.kinds
+    for subscription in reader.subscriptions().items:
+        *_, found = reader.read(subscription)
+        account = cloud.account(subscription.name, subscription.text("displayName").value)
+        yield aks.account_reading(cloud, found, account)
+        clusters: list[AksCluster | ArcCluster] = [*found.clusters.items, *found.arc.items]
+        for cluster in clusters:
+            counts = Counts()
+            reader.complete(cluster, found, counts)
+            look = _look(inside) if inside and cluster.name == CLUSTER else None
+            yield aks.cluster_reading(cloud, cluster, look, counts)
 
-    def read(progress: Progress) -> Iterator[Reading]:
-        reader = Reader(Recording(SAMPLE / "azure" / "answers.yaml"), cloud.asked)
-        for subscription in reader.subscriptions().items:
-            *_, found = reader.read(subscription)
-            account = cloud.account(subscription.name, subscription.text("displayName").value)
-            yield account_reading(cloud, found, account)
-            clusters: list[AksCluster | ArcCluster] = [*found.clusters.items, *found.arc.items]
-            for cluster in clusters:
-                counts = Counts()
-                reader.complete(cluster, found, counts)
-                look = _look(inside) if inside and cluster.name == CLUSTER else None
-                yield cluster_reading(cloud, cluster, look, counts)
 
-    return Task("the sample estate", read, inside, PROVIDER)
+def _aws(cloud: Cloud) -> Iterator[Reading]:
+    account = aws_recording.Recording(SAMPLE / "aws" / "answers.yaml")
+    reader = aws.Reader(cloud.asked)
+    for name in reader.regions(account, account.home).items:
+        *_, region = reader.read(account, name)
+        yield eks.region_reading(cloud, region, closed=False)
+        for cluster in region.clusters.items:
+            counts = Counts()
+            reader.complete(cluster, region, counts)
+            yield cloud.reading(cluster, None, counts, version=cluster.text("version").value)
+
+
+def _google(cloud: Cloud) -> Iterator[Reading]:
+    session = gcp_recording.Recording(SAMPLE / "gcp" / "answers.yaml")
+    reader = gcp.Reader(session, cloud.asked)
+    for id in session.projects:
+        *_, project = reader.read(gcp.Project(id))
+        yield gke.project_reading(cloud, project)
+        for cluster in project.clusters.items:
+            yield gke.cluster_reading(cloud, cluster, project.ways[cluster.id], None)
 
 
 def _look(kinds: frozenset[str]) -> Look:
