@@ -9,7 +9,7 @@ import msgspec
 
 from scanner.check import Check
 from scanner.model import WORST_FIRST, Cluster, PlaneState, Status
-from scanner.questions import QUESTIONS
+from scanner.questions import QUESTIONS, Question
 from scanner.resources import clusters_of, resource_of
 from scanner.summary import Tally
 
@@ -17,31 +17,27 @@ NO_SETTING = "no_setting"
 NOT_JUDGED = "not_judged"  # no check of it was selected, or what it is about was not asked for
 
 
-class Cell(msgspec.Struct, frozen=True):
-    """`answer` is the worst status of the question's checks, no_setting or not_judged. `exempted` is whether that rests
-    on exempted findings alone. `reason` says why there is no setting."""
-
-    answer: str
-    exempted: bool = False
-    checks: tuple[str, ...] = ()
-    reason: str = ""
-
-
 class MatrixRow(msgspec.Struct):
-    """One cluster; `cells` by question."""
+    """One cluster. `answers` by question: the worst status of its checks, no_setting or not_judged; `exempted` are the
+    questions whose answer rests on exempted findings alone."""
 
     cluster_id: str
     cluster: str
     provider: str
     account: str | None
     region: str | None
-    cells: dict[str, Cell]
+    answers: dict[str, str]
+    exempted: list[str] = []
 
 
 class MatrixQuestion(msgspec.Struct):
+    """`checks` answer it, by cloud; of a cloud without any, `absent` says why it has no such setting."""
+
     id: str
     title: str
     criterion: str
+    checks: dict[str, list[str]] = {}
+    absent: dict[str, str] = {}
 
 
 class Matrix(msgspec.Struct):
@@ -62,15 +58,20 @@ def matrix(
         asked[check.provider, check.question].append((check.id, bool(resource and resource.inside)))
     statuses = _statuses(tally)
     rows = [
-        MatrixRow(c.id, c.name, c.provider, c.account, c.region, _cells(c, asked, statuses, accounts))
-        for c in clusters
-        if clusters_of(c.provider)
-        and c.control_plane is not PlaneState.NOT_ASKED
-        and "/connectedclusters/" not in c.id.lower()
+        _row(cluster, asked, statuses, accounts)
+        for cluster in clusters
+        if clusters_of(cluster.provider)
+        and cluster.control_plane is not PlaneState.NOT_ASKED
+        and "/connectedclusters/" not in cluster.id.lower()
     ]
     if not rows or not any(question for _, question in asked):
         return Matrix()
-    return Matrix([MatrixQuestion(id, q.title, q.criterion) for id, q in QUESTIONS.items()], rows)
+    return Matrix([_question(id, question, asked) for id, question in QUESTIONS.items()], rows)
+
+
+def _question(id: str, question: Question, asked: _Asked) -> MatrixQuestion:
+    checks = {cloud: [c for c, _ in found] for (cloud, about), found in asked.items() if cloud and about == id}
+    return MatrixQuestion(id, question.title, question.criterion, dict(sorted(checks.items())), dict(question.absent))
 
 
 # cloud, question -> ids of checks, and whether each judges clusters and not what their account has
@@ -89,36 +90,29 @@ def _statuses(tally: Tally) -> _Statuses:
     return dict(found)
 
 
-def _cells(
+def _row(
     cluster: Cluster, asked: _Asked, statuses: _Statuses, accounts: Mapping[tuple[str, str | None], str]
-) -> dict[str, Cell]:
+) -> MatrixRow:
     places = [(cluster.account or "", cluster.region), (cluster.account or "", None)]
     # What an account says of clusters is about those that it could not list.
     rows = {True: [cluster.id], False: [accounts[place] for place in places if place in accounts]}
-    cells = {}
+    answers, exempted = {}, []
     for id, question in QUESTIONS.items():
-        if cluster.provider in question.absent:
-            cells[id] = Cell(NO_SETTING, reason=question.absent[cluster.provider])
-            continue
         own = asked.get((cluster.provider, id), [])
         found = [statuses[row, check] for check, inside in own for row in rows[inside] if (row, check) in statuses]
-        cells[id] = _cell([check for check, _ in own], found)
-    return cells
-
-
-def _cell(checks: list[str], found: list[tuple[set[Status], set[Status]]]) -> Cell:
-    counted = {status for statuses, _ in found for status in statuses}
-    exempted = {status for _, statuses in found for status in statuses}
-    worst = next((status for status in WORST_FIRST if status in counted | exempted), None)
-    if worst is None:
-        return Cell(NOT_JUDGED, checks=tuple(checks))
-    return Cell(worst.value, worst not in counted, tuple(checks))
+        counted = {status for several, _ in found for status in several}
+        excused = {status for _, several in found for status in several}
+        worst = next((status for status in WORST_FIRST if status in counted | excused), None)
+        answers[id] = worst.value if worst else NO_SETTING if cluster.provider in question.absent else NOT_JUDGED
+        if worst and worst not in counted:
+            exempted.append(id)
+    return MatrixRow(cluster.id, cluster.name, cluster.provider, cluster.account, cluster.region, answers, exempted)
 
 
 def totals(found: Matrix) -> dict[str, dict[str, Counter[str]]]:
     """By question and cloud, how many clusters have which answer."""
     counts: dict[str, dict[str, Counter[str]]] = {q.id: defaultdict(Counter) for q in found.questions}
     for row in found.clusters:
-        for id, cell in row.cells.items():
-            counts[id][row.provider][cell.answer] += 1
+        for id, answer in row.answers.items():
+            counts[id][row.provider][answer] += 1
     return counts

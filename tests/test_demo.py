@@ -200,11 +200,11 @@ def test_the_three_clouds_are_side_by_side() -> None:
         ("gcp", "recommender"),
         ("gcp", "search"),
     ]
-    assert {cell["answer"] for row in rows for cell in row["cells"].values()} == {
+    assert {answer for row in rows for answer in row["answers"].values()} == {
         *("fail", "no_setting", "pass", "unknown")
     }
     weak, good = (
-        {row["cluster"]: {q for q, cell in row["cells"].items() if cell["answer"] == answer} for row in rows}
+        {row["cluster"]: {q for q, given in row["answers"].items() if given == answer} for row in rows}
         for answer in ("fail", "pass")
     )
     shared = weak["reports"] & weak["demo-shop"] & weak["recommender"]

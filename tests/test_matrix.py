@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from typing import NamedTuple
 
 import aws_data
 import azure_data
@@ -140,7 +141,7 @@ def scan(tmp_path, monkeypatch):
 
 
 def answers(report, question):
-    return {row["cluster"]: row["cells"][question]["answer"] for row in report["matrix"]["clusters"]}
+    return {row["cluster"]: row["answers"][question] for row in report["matrix"]["clusters"]}
 
 
 @pytest.mark.parametrize("question", PLANTED)
@@ -181,6 +182,12 @@ def cluster(id="c", provider="azure", account="1", region=None, plane=PlaneState
     )  # fmt: skip
 
 
+class Cell(NamedTuple):
+    answer: str
+    exempted: bool
+    reason: str
+
+
 def cell(question, *counted, exempted=(), rows=None, of=None, selected=None):
     tally = Tally()
     for row, check, status in counted:
@@ -189,7 +196,10 @@ def cell(question, *counted, exempted=(), rows=None, of=None, selected=None):
         tally.add_exempted(row, check, Status(status))
     every = [c for c in checks.load().values() if selected is None or c.id in selected]
     found = matrix(tally, [of or cluster()], every, rows or {})
-    return found.clusters[0].cells[question] if found.clusters else None
+    if not found.clusters:
+        return None
+    [row], [asked] = found.clusters, [q for q in found.questions if q.id == question]
+    return Cell(row.answers[question], question in row.exempted, asked.absent.get(row.provider, ""))
 
 
 LOCAL, RBAC = "azure-aks-local-accounts", "azure-aks-rbac"
@@ -310,18 +320,16 @@ def test_a_file_that_is_no_report_is_told(tmp_path, text, said):
 
 
 ESCAPE = "\x1b[31m"
-QUESTION = {"id": "access", "title": f"T{ESCAPE}", "criterion": f"C{ESCAPE}"}
+QUESTION = {"id": "access", "title": f"T{ESCAPE}", "criterion": f"C{ESCAPE}", "absent": {ESCAPE: ESCAPE}}
 ROW = {"cluster_id": "i", "cluster": "=n", "provider": ESCAPE, "account": "+a", "region": None}
 
 
-@pytest.mark.parametrize(
-    "cells", [{}, {"access": {"answer": f"=cmd(){ESCAPE}"}}, {"access": {"answer": "no_setting", "reason": ESCAPE}}]
-)
+@pytest.mark.parametrize("answers", [{}, {"access": f"=cmd(){ESCAPE}"}, {"access": "no_setting"}])
 @pytest.mark.parametrize("questions", [[], [QUESTION]])
 @pytest.mark.parametrize("form", ["table", "csv"])
-def test_a_report_that_somebody_made_up_is_harmless(tmp_path, cells, questions, form):
+def test_a_report_that_somebody_made_up_is_harmless(tmp_path, answers, questions, form):
     path = tmp_path / "r.json"
-    path.write_text(json.dumps({"matrix": {"questions": questions, "clusters": [{**ROW, "cells": cells}]}}))
+    path.write_text(json.dumps({"matrix": {"questions": questions, "clusters": [{**ROW, "answers": answers}]}}))
     result = kubeposture("matrix", path, "-o", form)
     assert result.code == 0
     if form == "table":

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 
 from scanner.kube import printable
-from scanner.matrix import NO_SETTING, NOT_JUDGED, Cell, Matrix, MatrixQuestion, MatrixRow, totals
+from scanner.matrix import NO_SETTING, NOT_JUDGED, Matrix, MatrixQuestion, MatrixRow, totals
 
 _SHOWN = {"not_applicable": "n/a", NO_SETTING: "-", NOT_JUDGED: ""}
 _CLOUDS = {"azure": "AKS", "aws": "EKS", "gcp": "GKE"}
@@ -17,8 +17,8 @@ _COLUMN = 11
 
 def answer(row: MatrixRow, question: MatrixQuestion) -> str:
     """`*` where all that it rests on is exempted."""
-    cell = row.cells.get(question.id, Cell(NOT_JUDGED))
-    return _SHOWN.get(cell.answer, printable(cell.answer, _COLUMN - 1)) + ("*" if cell.exempted else "")
+    said = row.answers.get(question.id, NOT_JUDGED)
+    return _SHOWN.get(said, printable(said, _COLUMN - 1)) + ("*" if question.id in row.exempted else "")
 
 
 def clusters(matrix: Matrix, width: int) -> Iterator[str]:
@@ -63,11 +63,11 @@ def _title(question: MatrixQuestion) -> str:
 
 def _head(row: MatrixRow) -> tuple[str, str, str]:
     place = printable(row.region or row.account or "", 40)
-    return _cloud(row), place, printable(row.cluster, 60)
+    return _cloud(row.provider), place, printable(row.cluster, 60)
 
 
-def _cloud(row: MatrixRow) -> str:
-    return _CLOUDS.get(row.provider) or printable(row.provider, _COLUMN)
+def _cloud(provider: str) -> str:
+    return _CLOUDS.get(provider) or printable(provider, _COLUMN)
 
 
 def _heads(heads: Sequence[tuple[str, str, str]], first: int) -> Iterator[str]:
@@ -86,17 +86,18 @@ def _line(title: str, first: int, cells: Iterable[str], *, wide: bool = False) -
 
 
 def _legend(matrix: Matrix, width: int) -> Iterator[str]:
-    absent = {
-        f"{_title(question)} on {_cloud(row)}: {printable(cell.reason, 200)}": None
+    clouds_here = {row.provider for row in matrix.clusters}
+    absent = [
+        f"{_title(question)} on {_cloud(provider)}: {printable(why, 200)}"
         for question in matrix.questions
-        for row in matrix.clusters
-        if (cell := row.cells.get(question.id)) and cell.answer == NO_SETTING
-    }
+        for provider, why in question.absent.items()
+        if provider in clouds_here
+    ]
     if absent:
         yield "- no such setting:"
     for sentence in absent:
         yield from textwrap.wrap(sentence, width, initial_indent="  ", subsequent_indent="    ")
-    if any(cell.exempted for row in matrix.clusters for cell in row.cells.values()):
+    if any(row.exempted for row in matrix.clusters):
         yield "* exempted"
     yield "What each question asks:"
     for question in matrix.questions:
