@@ -11,11 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from scanner import cloud
-from scanner.cloud import CloudPart, CloudResource, Setting
+from scanner.cloud import CloudPart, CloudResource, Facts, Json, Setting
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence
 
 T = TypeVar("T")
 
+# Whom IAM takes for everyone, in lower case: it does not mind the case.
+_EVERYONE = ("allusers", "allauthenticatedusers", "principalset://goog/public:all")
+_NEW_POOLS = "autoscaling.autoprovisioningNodePoolDefaults"
 # Documents in which Google says what is always on in Autopilot clusters.
 COMPARISON = "Compare features in Autopilot and Standard clusters"
 WORKLOAD_IDENTITY = "Authenticate to Google Cloud APIs from GKE workloads"
@@ -71,6 +74,8 @@ class GkeCluster(CloudResource, kw_only=True, tag="gke"):
         "binaryAuthorization.evaluationMode",
         "confidentialNodes.enabled",
         "controlPlaneEndpointsConfig.dnsEndpointConfig.allowExternalTraffic",
+        "controlPlaneEndpointsConfig.dnsEndpointConfig.enableK8sCertsViaDns",
+        "controlPlaneEndpointsConfig.dnsEndpointConfig.enableK8sTokensViaDns",
         "controlPlaneEndpointsConfig.dnsEndpointConfig.endpoint",
         "controlPlaneEndpointsConfig.ipEndpointsConfig.authorizedNetworksConfig",
         "controlPlaneEndpointsConfig.ipEndpointsConfig.enabled",
@@ -80,6 +85,7 @@ class GkeCluster(CloudResource, kw_only=True, tag="gke"):
         "databaseEncryption.state",
         "enableKubernetesAlpha",
         "ipAllocationPolicy.useIpAliases",
+        "ipAllocationPolicy.useRoutes",
         "legacyAbac.enabled",
         "loggingConfig.componentConfig.enableComponents",
         "loggingService",
@@ -129,7 +135,8 @@ class GkeCluster(CloudResource, kw_only=True, tag="gke"):
         return self.flag("autopilot.enabled").value
 
     def always_on(self, document: str) -> Evidence | None:
-        """For what Google fixes in Autopilot clusters, where it says so; None in other clusters."""
+        """For what Google fixes in Autopilot clusters, where it says so; None in other clusters. What Google sent goes
+        before it: an Autopilot cluster may have Standard node pools."""
         if not self.is_autopilot:
             return None
         return Evidence("autopilot.enabled", f"true, always on according to Google: {document}")
@@ -146,24 +153,31 @@ class GkeCluster(CloudResource, kw_only=True, tag="gke"):
         """Whether GKE makes node pools as workloads need them."""
         return self.is_autopilot or self.flag("autoscaling.enableNodeAutoprovisioning").value
 
-    def in_every_pool(self, path: str) -> tuple[bool, list[Evidence]]:
-        """Whether a flag is on in every node pool, and what says so, with what pools get that GKE makes by itself.
+    def in_every_pool(self, path: str, document: str) -> tuple[bool, list[Evidence]]:
+        """Whether a flag is on in every node pool, and in those that GKE makes by itself, and what says so; the latter
+        is empty where there are none.
 
         Raises MissingEvidence where it is on in all that could be understood, but not in all there are.
         """
-        pools = list(self.components())
-        off = cloud.wrong(pools, lambda pool: _off(pool.flag(path)))
-        shown = off or [pool.flag(path).evidence for pool in pools]
-        made = [self.flag(f"autoscaling.autoprovisioningNodePoolDefaults.{path}").evidence] if self.makes_pools else []
-        return not off, shown + made
+        places: list[tuple[Facts, str]] = [(pool, path) for pool in self.components()]
+        if self.makes_pools:
+            places.append((self, f"{_NEW_POOLS}.{path}"))
+        off = cloud.wrong(places, lambda place: [] if (flag := self._is_on(*place, document))[0] else [flag[1]])
+        shown = off or [self._is_on(*place, document)[1] for place in places]
+        return not off, list(dict.fromkeys(shown))
+
+    def _is_on(self, facts: Facts, path: str, document: str) -> tuple[bool, Evidence]:
+        """Raises MissingEvidence where nothing is said of new pools either: Google documents no default of that."""
+        if always := guaranteed(facts, path, document):
+            return True, always
+        flag = facts.flag(path)
+        if facts is self and self.get(path.rpartition(".")[0]) is None:
+            stated(flag)
+        return flag.value, flag.evidence
 
     def components(self) -> Iterator[GkeNodePool]:
         for pool in self.parts("nodePools"):
             yield GkeNodePool(wire=pool.wire, path=pool.path, name=pool.text("name").value, owner=self)
-
-
-def _off(setting: Setting[bool]) -> list[Evidence]:
-    return [] if setting.value else [setting.evidence]
 
 
 class GkeNodePool(CloudPart, kw_only=True):
@@ -176,6 +190,51 @@ class GkeNodePool(CloudPart, kw_only=True):
 
 
 GkeCluster.PARTS = (GkeNodePool,)
+
+
+def guaranteed(facts: Facts, path: str, document: str) -> Evidence | None:
+    """What Google fixes in Autopilot clusters, for a field of a cluster or a pool that was not sent; else None.
+
+    Raises MissingEvidence where the object was sent in which the field would be: it is off there, as in Standard pools
+    of Autopilot clusters, or it was withheld.
+    """
+    cluster = facts.owner if isinstance(facts, GkeNodePool) else facts
+    always = cluster.always_on(document) if isinstance(cluster, GkeCluster) else None
+    if always is None or facts.get(path) is not None:
+        return None
+    holder, _, name = path.rpartition(".")
+    if facts.get(holder) is not None:
+        sent = facts.part(holder).path
+        detail = (
+            f"Google sent {sent} without {name}, which is always on in Autopilot clusters, but not in Standard pools"
+        )
+        raise MissingEvidence(Gap(what=f"{sent}.{name}", reason=GapReason.BAD_DATA, detail=detail))
+    return always
+
+
+def kept_cluster(wire: Json) -> Json:
+    """What checks need of a cluster; of its password and its certificate no more than that they are set."""
+    found = cloud.kept(wire, GkeCluster.KEEP)
+    auth = found.get("masterAuth")
+    if isinstance(auth, dict):
+        found["masterAuth"] = auth | {key: "set" for key in ("clientCertificate", "username") if auth.get(key)}
+    return found
+
+
+def kept_policy(policy: Json) -> Json:
+    """What checks need of an IAM policy: the members that stand for everyone, and how many others there are, who may
+    be people. Its `bindings` must be understood."""
+    return {"bindings": [_kept_binding(binding) for binding in policy["bindings"]]} if "bindings" in policy else {}
+
+
+def _kept_binding(binding: Json) -> Json:
+    everyone = [member for member in binding["members"] if is_everyone(member)]
+    others = len(binding["members"]) - len(everyone)
+    return cloud.kept(binding, ("role", "condition.expression")) | {"members": everyone, "otherMembers": others}
+
+
+def is_everyone(member: str) -> bool:
+    return member.strip().casefold() in _EVERYONE
 
 
 class ArtifactRepository(CloudResource, kw_only=True, tag="gar"):

@@ -87,12 +87,35 @@ def managed(**flags: Any) -> Object:
 )
 def test_management_of_every_pool(id: str, flag: str, other: str) -> None:
     on, off = managed(**{flag: True}), managed(**{other: True})
-    assert ask(id, {**AUTOPILOT, **pools(managed())}) == "P"
+    assert ask(id, {**AUTOPILOT, **pools({})}) == "P"
     assert ask(id, AUTOPILOT) == "P"
     assert ask(id, pools(off)) == "F"
     assert ask(id, {}) == ask(id, {"nodePools": []}) == "N"
     assert [ask(id, pools(on, on, on, last)) for last in (on, off, {}, managed(**{flag: "true"}))] == [*"PFFU"]
     assert ask(id, pools(managed(**{flag: "true"}), on, on, off)) == "F"
+
+
+MAKES_POOLS = at("autoscaling.enableNodeAutoprovisioning", True)
+
+
+@pytest.mark.parametrize(
+    ("management", "answer"),
+    [
+        ({"autoRepair": True, "autoUpgrade": True}, "P"),
+        ({"autoRepair": False, "autoUpgrade": False}, "F"),
+        ({}, "F"),
+        (None, "U"),
+        ({"autoRepair": "true", "autoUpgrade": "true"}, "U"),
+    ],
+)
+@pytest.mark.parametrize("id", [REPAIR, UPGRADE])
+def test_management_of_pools_that_gke_makes(id: str, management: Any, answer: str) -> None:
+    on, off = managed(autoRepair=True, autoUpgrade=True), managed(autoRepair=False, autoUpgrade=False)
+    setup = {"enableNodeAutoprovisioning": True, "autoprovisioningNodePoolDefaults": {"management": management}}
+    assert ask(id, {"autoscaling": setup}) == answer
+    assert ask(id, {"autoscaling": setup, **pools(on, on)}) == answer
+    assert ask(id, {"autoscaling": setup, **pools(on, off)}) == "F"
+    assert ask(id, {"autoscaling": {**setup, "enableNodeAutoprovisioning": False}, **pools(on)}) == "P"
 
 
 LOGGING, MONITORING = "gcp-gke-logging", "gcp-gke-monitoring"
@@ -177,6 +200,7 @@ PUBLIC = endpoints(enabled=True, enablePublicEndpoint=True)
         (old(**blocks("0.0.0.0/0")), "F", "P"),
         (old(**blocks("10.0.0.0/8", "::/0")), "F", "P"),
         (old(**blocks("0.0.0.0/1", "128.0.0.0/1")), "F", "P"),
+        (old(**blocks("0.0.0.0/1", "128.0.0.0/2", "192.0.0.0/3")), "F", "P"),
         (old(**blocks("10.0.0.0/8", "home")), "U", "P"),
         (old(**blocks("home", "0.0.0.0/0")), "F", "P"),
         (old(**blocks("10.0.0.0/8", None)), "U", "P"),
@@ -205,6 +229,34 @@ PUBLIC = endpoints(enabled=True, enablePublicEndpoint=True)
 def test_authorized_networks(wire: Object, answer: str, strict: str) -> None:
     assert ask(AUTHORIZED, wire) == answer
     assert ask(AUTHORIZED, wire, azure_rules=True) == strict
+
+
+@pytest.mark.parametrize(
+    ("dns", "answer"),
+    [
+        ({}, "P"),
+        ({"allowExternalTraffic": True}, "P"),
+        ({"allowExternalTraffic": True, "enableK8sTokensViaDns": False, "enableK8sCertsViaDns": False}, "P"),
+        ({"allowExternalTraffic": True, "enableK8sTokensViaDns": True}, "F"),
+        ({"allowExternalTraffic": True, "enableK8sTokensViaDns": False, "enableK8sCertsViaDns": True}, "F"),
+        ({"allowExternalTraffic": False, "enableK8sTokensViaDns": True, "enableK8sCertsViaDns": True}, "P"),
+        ({"enableK8sTokensViaDns": True}, "P"),
+        ({"allowExternalTraffic": "true"}, "U"),
+        ({"allowExternalTraffic": True, "enableK8sTokensViaDns": 1}, "U"),
+        ([], "U"),
+    ],
+)
+@pytest.mark.parametrize("id", [AUTHORIZED, PRIVATE_ENDPOINT])
+def test_the_name_is_judged_where_it_does_not_ask_iam(id: str, dns: Any, answer: str) -> None:
+    def with_address(**address: Any) -> Object:
+        return {"controlPlaneEndpointsConfig": {"dnsEndpointConfig": dns, "ipEndpointsConfig": address}}
+
+    for private in ({"enabled": False}, {"enabled": True, "enablePublicEndpoint": False}):
+        assert ask(id, with_address(**private)) == answer
+    assert ask(id, with_address(enabled=True, enablePublicEndpoint=True)) == "F"
+    fenced = with_address(enablePublicEndpoint=True, authorizedNetworksConfig=blocks("10.0.0.0/8"))
+    assert ask(id, fenced) == ("F" if id == PRIVATE_ENDPOINT else answer)
+    assert ask(id, with_address(enabled="odd")) == ("F" if answer == "F" else "U")
 
 
 @pytest.mark.parametrize(
@@ -257,6 +309,11 @@ def own(value: Any) -> Object:
         ({**at(NEW, True), **pools(own("true"), {})}, "U"),
         ({**at(NEW, True), **pools(own("true"), own(False))}, "F"),
         (at(NEW, "true"), "U"),
+        ({**at(NEW, False), **MAKES_POOLS, **pools(own(True))}, "F"),
+        ({**MAKES_POOLS, **pools(own(True), own(True))}, "F"),
+        ({**at(NEW, True), **MAKES_POOLS, **pools(own(True))}, "P"),
+        ({**at(NEW, False), **AUTOPILOT, **pools(own(True))}, "F"),
+        ({**at(NEW, False), **MAKES_POOLS, **pools(own("true"))}, "F"),
     ],
 )
 def test_private_nodes(wire: Object, answer: str) -> None:
@@ -424,6 +481,7 @@ def test_scopes_of_the_default_account() -> None:
     full = "https://www.googleapis.com/auth/"
     assert [scopes(), scopes(f"{full}devstorage.read_only"), scopes("cloud-platform")] == [*"PPF"]
     assert [scopes(f"{full}cloud-platform.read-only"), scopes(f"{full}compute", f"{full}cloud-platform")] == [*"PF"]
+    assert scopes(f"{full}devstorage.read_only", f"{full}cloud-platform/") == "F"
     assert scopes(7) == "U"
 
 
@@ -476,9 +534,14 @@ def test_every_pool_is_judged_by_itself(id: str) -> None:
 
 
 def test_windows_and_gpus() -> None:
-    windows, gpu = config(imageType="WINDOWS_LTSC_CONTAINERD"), config(accelerators=[{"acceleratorType": "nvidia-l4"}])
-    assert ask("gcp-gke-cos-image", pools(windows)) == "N"
-    assert ask("gcp-gke-secure-boot", pools(gpu)) == "N"
+    assert ask("gcp-gke-cos-image", pools(config(imageType="WINDOWS_LTSC_CONTAINERD"))) == "N"
+
+    def gpu(image: Any) -> str:
+        with_gpu = config(imageType=image, accelerators=[{"acceleratorType": "nvidia-l4"}])
+        return ask("gcp-gke-secure-boot", pools(with_gpu))
+
+    images = ("UBUNTU_CONTAINERD", "WINDOWS_LTSC_CONTAINERD", "COS_CONTAINERD", "cos", None, 7)
+    assert [gpu(image) for image in images] == [*"NNFFUU"]
     both_set = config(
         accelerators=[{"acceleratorType": "nvidia-l4"}], shieldedInstanceConfig={"enableSecureBoot": True}
     )
@@ -495,6 +558,7 @@ def test_one_pool_for_untrusted_pods_is_enough() -> None:
 
     assert [sandbox(None, "GVISOR"), sandbox("UNSPECIFIED", None), sandbox(None, 9), sandbox()] == [*"PFUN"]
     assert ask("gcp-gke-sandbox", {**AUTOPILOT, **pools({})}) == "N"
+    assert ask("gcp-gke-sandbox", MAKES_POOLS) == "U"
 
 
 PORT = "gcp-gke-insecure-kubelet-port"
@@ -534,6 +598,11 @@ def port(value: Any) -> Object:
         ({**AUTOPILOT, **pools({}), **at(MADE, False)}, "P"),
         ({**AUTOPILOT, **pools({}), **at(BY_DEFAULT, False)}, "U"),
         ({**AUTOPILOT, **at(BY_DEFAULT, False)}, "U"),
+        (MAKES_POOLS, "U"),
+        ({**MAKES_POOLS, **pools(port(False))}, "U"),
+        ({**MAKES_POOLS, **at(MADE, False)}, "P"),
+        ({**MAKES_POOLS, **pools(port(False)), **at(MADE, False)}, "P"),
+        ({**MAKES_POOLS, **pools(port(False)), **at(MADE, True)}, "F"),
     ],
 )
 def test_kubelet_port(wire: Object, answer: str) -> None:
@@ -564,6 +633,67 @@ def test_autopilot_passes_where_google_says_so(check: Check) -> None:
     assert verdict.status is Status.PASS
     assert [e.value.rpartition(": ")[2] for e in verdict.evidence if e.path == "autopilot.enabled"] == [FIXED[check.id]]
     assert ask(check.id, {"autopilot": {"enabled": "true"}, **pools({})}) == "U"
+
+
+SECURE_BOOT = "gcp-gke-secure-boot"
+ON_EVERY_NODE = "gcp-gke-shielded-nodes"
+
+
+# What is not sent is as Google says; what is sent counts; and what is missing where its neighbours are sent is unknown.
+@pytest.mark.parametrize(
+    ("id", "sent", "answer"),
+    [
+        ("gcp-gke-metadata-server", {}, "PP"),
+        ("gcp-gke-metadata-server", config(imageType="COS_CONTAINERD"), "PP"),
+        ("gcp-gke-metadata-server", config(workloadMetadataConfig={"mode": "GKE_METADATA"}), "PP"),
+        ("gcp-gke-metadata-server", config(workloadMetadataConfig={"mode": "GCE_METADATA"}), "PF"),
+        ("gcp-gke-cos-image", {}, "PP"),
+        ("gcp-gke-cos-image", config(imageType="COS_CONTAINERD"), "PP"),
+        ("gcp-gke-cos-image", config(imageType="UBUNTU_CONTAINERD"), "PF"),
+        (SECURE_BOOT, {}, "PP"),
+        (SECURE_BOOT, shielded(enableSecureBoot=True), "PP"),
+        (SECURE_BOOT, shielded(enableSecureBoot=False), "PF"),
+        (UPGRADE, {}, "P"),
+        (UPGRADE, managed(autoUpgrade=True), "P"),
+        (UPGRADE, managed(autoUpgrade=False), "F"),
+        (UPGRADE, managed(autoRepair=True), "U"),
+        (REPAIR, managed(autoRepair=False), "F"),
+        (REPAIR, managed(), "U"),
+    ],
+)
+def test_standard_pools_of_autopilot_clusters(id: str, sent: Object, answer: str) -> None:
+    assert ask(id, {**AUTOPILOT, **pools({}, sent)}) == answer
+
+
+@pytest.mark.parametrize(
+    ("id", "sent"),
+    [
+        ("gcp-gke-metadata-server", config(workloadMetadataConfig={})),
+        (SECURE_BOOT, shielded(enableIntegrityMonitoring=True)),
+        (SECURE_BOOT, shielded()),
+    ],
+)
+def test_what_autopilot_pools_withhold_is_unknown(id: str, sent: Object) -> None:
+    assert ask(id, {**AUTOPILOT, **pools(sent)}) == "U"
+
+
+@pytest.mark.parametrize(
+    ("id", "sent", "answer"),
+    [
+        (ON_EVERY_NODE, {"shieldedNodes": {"enabled": False}}, "F"),
+        (ON_EVERY_NODE, {"shieldedNodes": {}}, "U"),
+        (ON_EVERY_NODE, {"shieldedNodes": None}, "P"),
+        ("gcp-gke-alias-ip", {"ipAllocationPolicy": {"useRoutes": True}}, "F"),
+        ("gcp-gke-alias-ip", {"ipAllocationPolicy": {"useIpAliases": False}}, "F"),
+        ("gcp-gke-alias-ip", {"ipAllocationPolicy": {"useIpAliases": True}}, "P"),
+        ("gcp-gke-alias-ip", {"ipAllocationPolicy": {"useRoutes": False}}, "U"),
+        ("gcp-gke-workload-identity", {"workloadIdentityConfig": {"workloadPool": ""}}, "F"),
+        ("gcp-gke-workload-identity", {"workloadIdentityConfig": {"workloadPool": "p.svc.id.goog"}}, "P"),
+        ("gcp-gke-workload-identity", {"workloadIdentityConfig": {}}, "U"),
+    ],
+)
+def test_autopilot_clusters_that_say_otherwise(id: str, sent: Object, answer: str) -> None:
+    assert ask(id, {**AUTOPILOT, **sent}) == answer
 
 
 @pytest.mark.parametrize("check", [c for c in CLUSTER_CHECKS if c.id not in FIXED], ids=lambda c: c.id)
@@ -623,6 +753,9 @@ def test_a_policy_that_was_not_told_is_unknown() -> None:
         ("DOCKER", "REMOTE_REPOSITORY", "P", "N"),
         ("DOCKER", "VIRTUAL_REPOSITORY", "N", "N"),
         ("MAVEN", "STANDARD_REPOSITORY", "N", "N"),
+        ("FORMAT_UNSPECIFIED", "STANDARD_REPOSITORY", "U", "U"),
+        ("NEWER", "STANDARD_REPOSITORY", "U", "U"),
+        ("", "STANDARD_REPOSITORY", "U", "U"),
         (None, "STANDARD_REPOSITORY", "U", "U"),
         (9, "STANDARD_REPOSITORY", "U", "U"),
         ("DOCKER", 9, "U", "U"),
@@ -776,7 +909,12 @@ CLUSTER = both(
         "binaryAuthorization": {"enabled": False, "evaluationMode": ("PROJECT_SINGLETON_POLICY_ENFORCE", "DISABLED")},
         "confidentialNodes": {"enabled": ON},
         "controlPlaneEndpointsConfig": {
-            "dnsEndpointConfig": {"allowExternalTraffic": False, "endpoint": "gke-1.example.com"},
+            "dnsEndpointConfig": {
+                "allowExternalTraffic": False,
+                "enableK8sCertsViaDns": False,
+                "enableK8sTokensViaDns": False,
+                "endpoint": "gke-1.example.com",
+            },
             "ipEndpointsConfig": {
                 "enabled": True,
                 "enablePublicEndpoint": OFF,
@@ -789,7 +927,7 @@ CLUSTER = both(
             "keyName": "k",
         },
         "enableKubernetesAlpha": OFF,
-        "ipAllocationPolicy": {"useIpAliases": ON},
+        "ipAllocationPolicy": {"useIpAliases": ON, "useRoutes": False},
         "legacyAbac": {"enabled": OFF},
         "loggingConfig": components(("SYSTEM_COMPONENTS", "WORKLOADS")),
         "loggingService": "logging.googleapis.com/kubernetes",
@@ -903,6 +1041,28 @@ CONNECTED = both(
         ],
     }
 )
+
+
+@pytest.mark.parametrize(
+    ("properties", "answer"),
+    [
+        ({"environmentName": "GCP", "environmentData": {"projectDetails": {"projectId": "p"}}}, "P"),
+        ({"environmentName": "GCP", "environmentData": {"projectDetails": {"projectId": "other"}}}, "N"),
+        ({"environmentName": "AWS", "hierarchyIdentifier": "1"}, "N"),
+        ({"environmentName": "GCP", "environmentData": {"projectDetails": {"projectNumber": "1"}}}, "P"),
+        ({"environmentName": "GCP", "environmentData": {"projectDetails": {"projectId": ""}}}, "P"),
+        ({"environmentName": "GCP", "hierarchyIdentifier": "1"}, "P"),
+        ({"environmentName": "", "hierarchyIdentifier": "1"}, "P"),
+        ({}, "P"),
+    ],
+)
+def test_a_connector_that_could_be_the_projects_counts(properties: Object, answer: str) -> None:
+    other = {"name": "other", "properties": {"environmentName": "AWS"}}
+    related = {**CONNECTED[0], "connectors": [other, {"name": "last", "properties": properties}]}
+    for id in ("gcp-gke-defender-arc-extension", "gcp-gke-azure-policy-extension"):
+        assert ask(id, {}, related=related) == answer
+
+
 GOOD: list[Case] = [(GkeCluster, CLUSTER[0], CONNECTED[0]), (ArtifactRepository, REPOSITORY[0], POLICY[0])]
 BAD: list[Case] = [
     (GkeCluster, CLUSTER[1], CONNECTED[1]),

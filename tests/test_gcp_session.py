@@ -28,6 +28,7 @@ from gcp_data import (
     Folder,
     Project,
     bad_cluster,
+    bad_repository,
     cluster,
     number,
     policy,
@@ -222,8 +223,8 @@ def test_policies_stand_beside_their_repositories(serve, read):
     gcp = serve()
     none, public, _ = (r.related[POLICY].all()[0] for r in read(gcp).repositories.items)
     assert none == {}
-    members = ["user:ci@example.com", "allUsers"]
-    assert public == {"bindings": [{"role": "roles/artifactregistry.reader", "members": members}]}
+    binding = {"role": "roles/artifactregistry.reader", "members": ["allUsers"], "otherMembers": 1}
+    assert public == {"bindings": [binding]}
     assert {r.query["options.requestedPolicyVersion"] for r in asked(gcp, "getIamPolicy")} == {"3"}
 
 
@@ -256,6 +257,14 @@ def test_what_is_kept_is_what_the_server_has(serve, read):
     assert found.wire == kept(original, type(found).KEEP)
     assert found.wire["networkConfig"]["datapathProvider"] == "ADVANCED_DATAPATH"
     assert not {"masterAuth.clusterCaCertificate", "description", "selfLink"} & set(found.wire)
+
+
+def test_of_passwords_and_certificates_stays_that_they_are_set(serve, read):
+    [found] = read(serve(one(bad_cluster("old")))).clusters.items
+    issued = {"clientCertificateConfig": {"issueClientCertificate": True}}
+    assert found.wire["masterAuth"] == issued | {"username": "set", "clientCertificate": "set"}
+    [found] = read(serve(one(cluster("new")))).clusters.items
+    assert found.wire["masterAuth"] == {"clientCertificateConfig": {}}
 
 
 def test_values_that_are_too_new_stay(serve, read):
@@ -333,6 +342,19 @@ def test_a_cluster_that_is_listed_twice_is_one(serve, read):
     again = cluster("twice", location=IOWA)  # of the same name, but another cluster
     found = read(serve(one(cluster("twice"), cluster("twice"), again)), kinds=(CLUSTERS,))
     assert [(c.name, c.region) for c in found.clusters.items] == [("twice", SEOUL), ("twice", IOWA)]
+
+
+def test_what_is_listed_twice_and_not_alike_is_not_believed(serve, read):
+    estate = one(
+        *(cluster("same"), cluster("same"), cluster("odd"), cluster("odd", legacyAbac={"enabled": True})),
+        repositories=[*(repository("same"), repository("same")), *(repository("odd"), bad_repository("odd"))],
+    )
+    found = read(serve(estate))
+    for listed in (found.clusters, found.repositories):
+        assert [(r.name, r.unread and r.unread.reason) for r in listed.items] == [
+            ("same", None),
+            ("odd", GapReason.BAD_DATA),
+        ]
 
 
 def test_locations_that_do_not_answer_are_gaps(serve, read):

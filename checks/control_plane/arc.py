@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.control_plane.defender import may_be_onboarded
 from scanner.aws import EksCluster
 from scanner.check import check
-from scanner.cloud import CloudResource, Facts, Setting, expect
+from scanner.cloud import CloudResource, Facts, Setting, expect, stated
 from scanner.gcp import GkeCluster
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, fail, not_applicable
 
@@ -93,11 +93,17 @@ def _project_may_be_onboarded(c: GkeCluster) -> bool:
 
 
 def _is_of_project(connector: Facts, project: str) -> bool:
-    if not connector.text("properties.environmentName").equals("GCP"):
+    """Raises MissingEvidence where it does not say which project it is for, or only by a number, and could be."""
+    if not _told(connector.text("properties.environmentName")).equals("GCP"):
         return False
     environment = connector.part("properties.environmentData")
-    whole = environment.text("organizationalData.organizationMembershipType").equals("Organization")
-    return whole or environment.text("projectDetails.projectId").equals(project)
+    if environment.text("organizationalData.organizationMembershipType").equals("Organization"):
+        return True
+    return _told(environment.text("projectDetails.projectId")).equals(project)
+
+
+def _told(setting: Setting[str]) -> Setting[str]:
+    return setting if setting.value else stated(Setting(setting.path, None, ""), "Azure")
 
 
 def _extension(c: CloudResource, type: str, extension: str, agent: str) -> Verdict:

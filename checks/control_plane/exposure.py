@@ -353,7 +353,8 @@ def _way_in(subnet: Facts) -> list[Evidence]:
 # GCP
 
 _GKE_ENDPOINTS = "controlPlaneEndpointsConfig.ipEndpointsConfig"
-_GKE_DNS = "controlPlaneEndpointsConfig.dnsEndpointConfig.allowExternalTraffic"
+_GKE_DNS = "controlPlaneEndpointsConfig.dnsEndpointConfig"
+_GKE_DNS_OUTSIDE = f"{_GKE_DNS}.allowExternalTraffic"
 
 
 def _gke_public(c: GkeCluster) -> tuple[bool, Setting[bool]]:
@@ -366,6 +367,39 @@ def _gke_public(c: GkeCluster) -> tuple[bool, Setting[bool]]:
         return public.sent, public
     private = c.flag("privateClusterConfig.enablePrivateEndpoint")
     return not private.value, private
+
+
+def _gke_named(c: GkeCluster) -> list[Evidence]:
+    """What lets everyone in the world try a token or a certificate of Kubernetes at the API server's name, instead of
+    asking IAM first; [] where nothing does."""
+    outside = c.flag(_GKE_DNS_OUTSIDE)
+    past_iam = [c.flag(f"{_GKE_DNS}.{name}") for name in ("enableK8sTokensViaDns", "enableK8sCertsViaDns")]
+    found = [flag.evidence for flag in past_iam if flag.value]
+    return [outside.evidence, *found] if outside.value and found else []
+
+
+def _gke_addressed(c: GkeCluster) -> list[Evidence]:
+    """What lets every address reach the API server's own, [] where nothing does."""
+    public, why = _gke_public(c)
+    if not public:
+        return []
+    path = _gke_networks(c)
+    enabled = c.flag(f"{path}.enabled")
+    if not enabled.value:
+        return [why.evidence, enabled.evidence]
+    ranges = _gke_ranges(c, path)
+    everyone = _let_everyone_in(f"{path}.cidrBlocks", ranges)
+    return [why.evidence, enabled.evidence, Evidence(f"{path}.cidrBlocks", text(ranges))] if everyone else []
+
+
+def _gke_networks(c: GkeCluster) -> str:
+    """Where the authorized networks are that count: the new place, where it was sent."""
+    new = f"{_GKE_ENDPOINTS}.authorizedNetworksConfig"
+    return "masterAuthorizedNetworksConfig" if c.get(new) is None else new
+
+
+def _gke_ranges(c: GkeCluster, path: str) -> list[str]:
+    return [block.text("cidrBlock").value for block in c.parts(f"{path}.cidrBlocks", "cidrBlock")]
 
 
 @check(
@@ -386,25 +420,22 @@ def gke_authorized_networks(
 ) -> Verdict:
     """Control Plane Authorized Networks should be enabled on GKE clusters
 
-    An API server that everyone reaches is one stolen credential, or one flaw, away from everyone. The DNS endpoint,
-    which asks IAM first, is shown and not judged, as are Google Cloud's own public addresses.
+    An API server that everyone reaches is one stolen credential, or one flaw, away from everyone. The DNS endpoint can
+    be reached from everywhere and asks IAM first: it counts only where tokens or certificates of Kubernetes get past
+    that. Google Cloud's own public addresses are shown and not judged.
     """
-    new = f"{_GKE_ENDPOINTS}.authorizedNetworksConfig"
-    path = "masterAuthorizedNetworksConfig" if c.get(new) is None else new
+    path = _gke_networks(c)
     enabled = c.flag(f"{path}.enabled")
     if azure_rules:
         return expect(enabled.value, "control plane authorized networks are off", enabled)
+    found = wrong((_gke_addressed, _gke_named), lambda way: way(c))
+    if found:
+        return fail("the API server is reachable from every address", *found)
     public, why = _gke_public(c)
-    shown = [Evidence(_GKE_DNS, text(c.get(_GKE_DNS)))]
-    if not public:
-        return expect(True, "", why, *shown)
-    if not enabled.value:
-        return expect(False, "the API server is reachable from every address", why, enabled, *shown)
-    ranges = [block.text("cidrBlock").value for block in c.parts(f"{path}.cidrBlocks", "cidrBlock")]
     google = f"{path}.gcpPublicCidrsAccessEnabled"
-    shown += [Evidence(f"{path}.cidrBlocks", text(ranges)), Evidence(google, text(c.get(google)))]
-    open_to_all = _let_everyone_in(f"{path}.cidrBlocks", ranges)
-    return expect(not open_to_all, "the authorized networks are all addresses", why, enabled, *shown)
+    ranges = Evidence(f"{path}.cidrBlocks", text(_gke_ranges(c, path)))
+    restricted = [enabled.evidence, ranges, Evidence(google, text(c.get(google)))] if public else []
+    return expect(True, "", why, *restricted, c.flag(_GKE_DNS_OUTSIDE))
 
 
 @check(
@@ -420,10 +451,19 @@ def gke_private_endpoint(c: GkeCluster) -> Verdict:
     """GKE clusters should have no public API server address
 
     Without a public address only networks that were connected on purpose reach the API server, and no range that is too
-    wide opens it. The DNS endpoint, which asks IAM first, is shown and not judged.
+    wide opens it. The DNS endpoint can be reached from everywhere too, and asks IAM first: it counts only where tokens
+    or certificates of Kubernetes get past that.
     """
+    found = wrong((_gke_open, _gke_named), lambda way: way(c))
+    if found:
+        named = found[0].path == _GKE_DNS_OUTSIDE
+        return fail(f"the API server has a {'name that does not ask IAM first' if named else 'public address'}", *found)
+    return expect(True, "", _gke_public(c)[1], c.flag(_GKE_DNS_OUTSIDE))
+
+
+def _gke_open(c: GkeCluster) -> list[Evidence]:
     public, why = _gke_public(c)
-    return expect(not public, "the API server has a public address", why, Evidence(_GKE_DNS, text(c.get(_GKE_DNS))))
+    return [why.evidence] if public else []
 
 
 @check(
@@ -439,20 +479,22 @@ def gke_private_cluster(c: GkeCluster) -> Verdict:
     """GKE clusters should have Private clusters enabled
 
     A node with a public address is one firewall rule away from the internet, kubelet and SSH included. A pool's own
-    setting goes before the cluster's.
+    setting goes before the cluster's, which new pools get that GKE makes itself.
     """
     default = c.flag("networkConfig.defaultEnablePrivateNodes")
     if default.sent is None:
         default = c.flag("privateClusterConfig.enablePrivateNodes")
-    message = "nodes have public addresses"
-    pools = list(c.components())
-    if not pools:
-        return expect(default.value, message, default)
+    pools: list[GkeNodePool | None] = [*c.components()]
+    if c.makes_pools or not pools:
+        pools.append(None)
     public = wrong(pools, lambda pool: [] if (it := _private_nodes(pool, default)).value else [it.evidence])
     shown = public or [_private_nodes(pool, default).evidence for pool in pools]
-    return expect(not public, message, *shown, default)
+    return expect(not public, "nodes have public addresses", *dict.fromkeys([*shown, default.evidence]))
 
 
-def _private_nodes(pool: GkeNodePool, default: Setting[bool]) -> Setting[bool]:
+def _private_nodes(pool: GkeNodePool | None, default: Setting[bool]) -> Setting[bool]:
+    """Of a pool, and the default where there is no pool yet."""
+    if pool is None:
+        return default
     own = pool.flag("networkConfig.enablePrivateNodes")
     return Setting(own.path, own.sent, default.value)

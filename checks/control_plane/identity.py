@@ -9,7 +9,7 @@ from scanner.aws import EksCluster, stated
 from scanner.azure import AksCluster
 from scanner.check import ACCESS, check
 from scanner.cloud import Facts, Setting, expect, wrong
-from scanner.gcp import WORKLOAD_IDENTITY, GkeCluster, GkeNodePool, is_one_of
+from scanner.gcp import WORKLOAD_IDENTITY, GkeCluster, GkeNodePool, guaranteed, is_one_of
 from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, not_applicable, text
 
 _ENTRA = "properties.aadProfile"
@@ -440,7 +440,7 @@ def gke_oauth_scopes(p: GkeNodePool) -> Verdict:
     everything in the project. An account of its own, with few roles, may have the scope.
     """
     account, scopes = p.text("config.serviceAccount"), p.words("config.oauthScopes")
-    every = any(scope.strip().rpartition("/")[2].casefold() == "cloud-platform" for scope in scopes.value)
+    every = any(scope.strip().rstrip("/").rpartition("/")[2].casefold() == "cloud-platform" for scope in scopes.value)
     return expect(not (every and _is_default(account)), "the default service account has every scope", account, scopes)
 
 
@@ -458,7 +458,8 @@ def gke_workload_identity(c: GkeCluster) -> Verdict:
 
     It gives each workload an identity of its own in Google Cloud, without stored keys and without the node's.
     """
-    if always := c.always_on(WORKLOAD_IDENTITY):
+    path = "workloadIdentityConfig.workloadPool"
+    if always := guaranteed(c, path, WORKLOAD_IDENTITY):
         return expect(True, "", always)
-    pool = c.text("workloadIdentityConfig.workloadPool")
+    pool = c.text(path)
     return expect(bool(pool.value), "workloads cannot have identities of their own in Google Cloud", pool)

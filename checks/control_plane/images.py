@@ -121,8 +121,12 @@ def ecr_inspector(r: AwsRegion) -> Verdict:
 # GCP
 
 
+_WITHOUT_IMAGES = ("APT", "GENERIC", "GO", "GOOGET", "KFP", "MAVEN", "NPM", "PYTHON", "RUBY", "YUM")
+
+
 def _not_docker(r: ArtifactRepository) -> bool:
-    return not gcp.stated(r.text("format")).equals("DOCKER")
+    """Raises MissingEvidence for a format that is not known: it may hold images."""
+    return is_one_of(gcp.stated(r.text("format")), _WITHOUT_IMAGES, ("DOCKER",))
 
 
 @check(

@@ -9,7 +9,7 @@ from scanner.aws import EksCluster
 from scanner.azure import AksCluster
 from scanner.check import NETWORK, check
 from scanner.cloud import Facts, Setting, expect, labelled
-from scanner.gcp import COMPARISON, GkeCluster, is_one_of
+from scanner.gcp import COMPARISON, GkeCluster, guaranteed, is_one_of
 from scanner.model import Gap, GapReason, MissingEvidence, Severity, Verdict
 
 
@@ -181,10 +181,15 @@ def gke_alias_ip(c: GkeCluster) -> Verdict:
     With alias addresses the VPC knows which are pods': firewall rules can name them, and nobody else can take them.
     Private clusters and much else need them.
     """
-    if always := c.always_on(COMPARISON):
+    message = "pods have addresses by routes, not by alias ranges"
+    routes = c.flag("ipAllocationPolicy.useRoutes")
+    if routes.value:
+        return expect(False, message, routes)
+    path = "ipAllocationPolicy.useIpAliases"
+    if always := guaranteed(c, path, COMPARISON):
         return expect(True, "", always)
-    alias = c.flag("ipAllocationPolicy.useIpAliases")
-    return expect(alias.value, "pods have addresses by routes, not by alias ranges", alias)
+    alias = c.flag(path)
+    return expect(alias.value, message, alias)
 
 
 @check(

@@ -6,8 +6,8 @@ from scanner.aws import EksNodegroup
 from scanner.azure import AksCluster, AksNodePool
 from scanner.check import ACCESS, NETWORK, check
 from scanner.cloud import Facts, expect, wrong
-from scanner.gcp import COMPARISON, WORKLOAD_IDENTITY, GkeCluster, GkeNodePool, is_one_of, stated
-from scanner.model import Evidence, Severity, Verdict, not_applicable
+from scanner.gcp import COMPARISON, WORKLOAD_IDENTITY, GkeCluster, GkeNodePool, guaranteed, is_one_of, stated
+from scanner.model import Evidence, Gap, GapReason, MissingEvidence, Severity, Verdict, not_applicable
 
 
 @check(
@@ -125,9 +125,10 @@ def gke_metadata_server(p: GkeNodePool) -> Verdict:
     Without it every pod gets the node's token, and its bootstrap data, from Compute Engine's metadata server: a pod
     that can be made to fetch an address acts as the node.
     """
-    if always := p.owner.always_on(WORKLOAD_IDENTITY):
+    path = "config.workloadMetadataConfig.mode"
+    if always := guaranteed(p, path, WORKLOAD_IDENTITY):
         return expect(True, "", always)
-    mode = p.text("config.workloadMetadataConfig.mode")
+    mode = p.text(path)
     hidden = is_one_of(mode, ("GKE_METADATA",), ("", "MODE_UNSPECIFIED", "GCE_METADATA"))
     return expect(hidden, "pods reach the node's metadata and its token", mode)
 
@@ -164,9 +165,10 @@ def gke_cos_image(p: GkeNodePool) -> Verdict:
     Its root file system cannot be written, it holds little that an attacker could use, and Google patches it first.
     There is none for Windows.
     """
-    if always := p.owner.always_on(COMPARISON):
+    image = p.text("config.imageType")
+    if image.sent is None and (always := p.owner.always_on(COMPARISON)):
         return expect(True, "", always)
-    image = stated(p.text("config.imageType"))
+    stated(image)
     if image.value.upper().startswith("WINDOWS"):
         return not_applicable("windows")
     return expect(image.value.upper().startswith("COS"), "nodes do not run Container-Optimized OS", image)
@@ -185,9 +187,10 @@ def gke_shielded_nodes(c: GkeCluster) -> Verdict:
     Shielded nodes prove who they are by their hardware. Otherwise whoever reads a node's bootstrap credential in a pod
     can pose as a node, and read its secrets.
     """
-    if always := c.always_on(COMPARISON):
+    path = "shieldedNodes.enabled"
+    if always := guaranteed(c, path, COMPARISON):
         return expect(True, "", always)
-    enabled = c.flag("shieldedNodes.enabled")
+    enabled = c.flag(path)
     return expect(enabled.value, "nodes do not prove their identity", enabled)
 
 
@@ -220,13 +223,16 @@ def gke_secure_boot(p: GkeNodePool) -> Verdict:
     """GKE node pools should use secure boot
 
     Only signed boot loaders, kernels and drivers then start, so that nothing stays hidden below the operating system.
-    Pools with GPUs may need drivers that are not signed.
+    Pools with GPUs may need drivers that are not signed; those of Container-Optimized OS are.
     """
-    if always := p.owner.always_on(COMPARISON):
+    path = "config.shieldedInstanceConfig.enableSecureBoot"
+    if always := guaranteed(p, path, COMPARISON):
         return expect(True, "", always)
-    enabled = p.flag("config.shieldedInstanceConfig.enableSecureBoot")
+    enabled = p.flag(path)
     if not enabled.value and p.parts("config.accelerators", "acceleratorType"):
-        return not_applicable("gpu")
+        image = stated(p.text("config.imageType"))
+        if not image.value.upper().startswith("COS"):
+            return not_applicable("gpu")
     return expect(enabled.value, "unsigned boot components and drivers are started", enabled)
 
 
@@ -248,8 +254,11 @@ def gke_sandbox(c: GkeCluster) -> Verdict:
     if c.is_autopilot:
         return not_applicable("autopilot")
     types = [pool.text("config.sandboxConfig.type") for pool in c.components()]
-    if not types:
+    if not types and not c.makes_pools:
         return not_applicable("no_node_pools")
+    if not types:
+        detail = "there are no node pools now, and those that GKE makes are as the pods ask for"
+        raise MissingEvidence(Gap(what="nodePools", reason=GapReason.NOT_CONFIGURED, detail=detail))
     sandboxed = [kind for kind in types if is_one_of(kind, ("GVISOR",), ("", "UNSPECIFIED"))]
     return expect(bool(sandboxed), "no node pool sandboxes pods", *(sandboxed or types))
 
@@ -257,11 +266,8 @@ def gke_sandbox(c: GkeCluster) -> Verdict:
 _PORT = "insecureKubeletReadonlyPortEnabled"
 _PORT_BY_DEFAULT = f"nodePoolDefaults.nodeConfigDefaults.nodeKubeletConfig.{_PORT}"
 _PORT_OF_MADE_POOLS = f"nodePoolAutoConfig.nodeKubeletConfig.{_PORT}"  # of pools that GKE makes by itself
-_PORTS_OF_NEW_POOLS = (
-    _PORT_BY_DEFAULT,
-    _PORT_OF_MADE_POOLS,
-    f"autoscaling.autoprovisioningNodePoolDefaults.{_PORT}",  # what the one before was called once
-)
+_PORT_OF_MADE_POOLS_ONCE = f"autoscaling.autoprovisioningNodePoolDefaults.{_PORT}"  # what it was called before
+_PORTS_OF_NEW_POOLS = (_PORT_BY_DEFAULT, _PORT_OF_MADE_POOLS, _PORT_OF_MADE_POOLS_ONCE)
 
 
 @check(
@@ -285,10 +291,12 @@ def gke_insecure_kubelet_port(c: GkeCluster) -> Verdict:
     open_ports = wrong(places, lambda place: _open_port(*place))
     if open_ports:
         return expect(False, "the kubelet's read-only port is open, or will be in new node pools", *open_ports)
-    if not pools and not c.is_autopilot:
+    if not pools and not c.makes_pools:
         return not_applicable("no_node_pools")
+    if c.makes_pools and c.get(_PORT_OF_MADE_POOLS_ONCE) is None:
+        stated(c.flag(_PORT_OF_MADE_POOLS))
     said = [facts.flag(path) for facts, path in places if facts.get(path) is not None]
-    return expect(True, "", *(said if pools else [stated(c.flag(_PORT_OF_MADE_POOLS))]))
+    return expect(True, "", *said)
 
 
 def _open_port(facts: Facts, path: str) -> list[Evidence]:

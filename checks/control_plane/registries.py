@@ -9,7 +9,7 @@ from scanner.aws import EcrRepository
 from scanner.azure import ContainerRegistry
 from scanner.check import ACCESS, check
 from scanner.cloud import Facts, expect, malformed, wrong
-from scanner.gcp import ArtifactRepository
+from scanner.gcp import ArtifactRepository, is_everyone
 from scanner.iam import denies, statements
 from scanner.model import Evidence, Gap, MissingEvidence, Severity, Verdict
 
@@ -193,8 +193,6 @@ def _shown(part: Facts) -> Evidence:
 # ---------------------------------------------------------------------------------------------------------------------
 # GCP
 
-_EVERYONE = ("allusers", "allauthenticatedusers", "principalset://goog/public:all")
-
 
 @check(
     "gcp-gar-public",
@@ -224,4 +222,4 @@ def _public_members(binding: Facts) -> list[Evidence]:
     members = binding.words("members")
     if members.sent is None:
         raise malformed(members.path, "a list of members")
-    return [Evidence(members.path, member) for member in members.value if member.strip().casefold() in _EVERYONE]
+    return [Evidence(members.path, member) for member in members.value if is_everyone(member)]

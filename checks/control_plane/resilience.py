@@ -98,12 +98,10 @@ def eks_node_auto_repair(g: EksNodegroup) -> Verdict:
 def gke_auto_repair(c: GkeCluster) -> Verdict:
     """GKE cluster's auto repair feature should be enabled
 
-    A node that fails its health checks is rebuilt, not left half alive with what runs on it. Every node pool counts;
-    what those get that GKE makes itself is shown.
+    A node that fails its health checks is rebuilt, not left half alive with what runs on it. Every node pool counts,
+    and what those get that GKE makes itself.
     """
-    if always := c.always_on(COMPARISON):
-        return expect(True, "", always)
-    if not list(c.components()):
+    on, shown = c.in_every_pool("management.autoRepair", COMPARISON)
+    if not shown:
         return not_applicable("no_node_pools")
-    on, shown = c.in_every_pool("management.autoRepair")
     return expect(on, "nodes are not repaired automatically", *shown)

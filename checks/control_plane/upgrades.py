@@ -222,13 +222,11 @@ def gke_auto_upgrade(c: GkeCluster) -> Verdict:
     """GKE cluster's auto upgrade feature should be enabled
 
     Fixes of Kubernetes and of the node's kernel come every month. Nodes that wait for a person fall behind, then out of
-    support. Every node pool counts; what those get that GKE makes itself is shown.
+    support. Every node pool counts, and what those get that GKE makes itself.
     """
-    if always := c.always_on(COMPARISON):
-        return expect(True, "", always)
-    if not list(c.components()):
+    on, shown = c.in_every_pool("management.autoUpgrade", COMPARISON)
+    if not shown:
         return not_applicable("no_node_pools")
-    on, shown = c.in_every_pool("management.autoUpgrade")
     return expect(on, "nodes are not upgraded automatically", *shown)
 
 

@@ -13,7 +13,7 @@ from providers.gcp.access import WAY
 from providers.gcp.errors import GcpError
 from providers.gcp.session import PROJECT_ID, Listed
 from scanner.cloud import kept
-from scanner.gcp import ArtifactRepository, GkeCluster
+from scanner.gcp import ArtifactRepository, GkeCluster, kept_cluster, kept_policy
 from scanner.inventory import Counts
 from scanner.model import Collected, Gap, GapReason, utc_now
 from scanner.plain import plain
@@ -25,7 +25,6 @@ BESIDE = frozenset({POLICY})  # what checks may need beside a resource
 PROJECTS, FOLDERS = "projects", "folders"
 MAX_FOLDERS = 10_000
 SILENT = 2  # requests one after the other without an answer, after which the rest of a list of lists is given up
-_KEEP = ("bindings.role", "bindings.members", "bindings.condition.expression")
 _ANSWERED = frozenset({"bindings", "version", "etag", "auditConfigs"})  # all that a policy consists of
 _PLACE = re.compile(r"[a-z0-9-]{1,60}")
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,98}[a-z0-9])?")
@@ -130,7 +129,9 @@ class Reader:
         for wire, why in answer.clusters:
             cluster = _cluster(wire, why, project, gaps)
             if cluster:
-                found.setdefault(cluster.id, cluster)
+                known = found.setdefault(cluster.id, cluster)
+                if known.wire != cluster.wire:
+                    known.unread = _listed_twice(CLUSTERS)
         counts.lists_read += not gaps
         counts.read += len(found)
         counts.judged += len(found)
@@ -206,7 +207,10 @@ class Reader:
             if not _NAME.fullmatch(short):
                 detail = f"an entry of {place} has no usable name: {plain(str(name))[:80]!r}"
                 gaps.append(_gap(REPOSITORIES, GapReason.BAD_DATA, detail))
-            elif name not in found:
+            elif name in found:
+                if found[str(name)].wire != kept(item, ArtifactRepository.KEEP):
+                    found[str(name)].unread = _listed_twice(REPOSITORIES)
+            else:
                 found[str(name)] = ArtifactRepository(
                     wire=kept(item, ArtifactRepository.KEEP),
                     id=f"//artifactregistry.googleapis.com/{name}",
@@ -239,7 +243,7 @@ class Reader:
             return Collected([], [gap_of(POLICY, error)])
         if not _is_policy(policy):
             return Collected([], [_gap(POLICY, GapReason.BAD_DATA, "the answer is no policy of IAM")])
-        return Collected([kept(policy, _KEEP)])
+        return Collected([kept_policy(policy)])
 
 
 def _cluster(wire: Json, why: GcpError | None, project: Project, gaps: list[Gap]) -> GkeCluster | None:
@@ -263,7 +267,7 @@ def _cluster(wire: Json, why: GcpError | None, project: Project, gaps: list[Gap]
         return cluster
     if "status" not in wire:  # each has one: where Google says nothing of a cluster, no absent field is a default
         cluster.unread = _gap(CLUSTERS, GapReason.BAD_DATA, "Google listed it without its status")
-    cluster.wire = kept(wire, GkeCluster.KEEP)
+    cluster.wire = kept_cluster(wire)
     project.ways[cluster.id] = kept(wire, WAY)
     return cluster
 
@@ -361,6 +365,10 @@ def _heard(project: Project, gaps: Iterable[Gap]) -> None:
 def _without_format() -> Gap:
     """A repository of which nothing is said: every absent field would read as its default."""
     return _gap(REPOSITORIES, GapReason.BAD_DATA, "Google listed it without its format")
+
+
+def _listed_twice(what: str) -> Gap:
+    return _gap(what, GapReason.BAD_DATA, "Google listed it twice, and not alike")
 
 
 def _missing(place: str) -> Gap:
