@@ -105,6 +105,7 @@ def made():
             aws.inject("^eks:DescribeCluster$", amended(as_asked(name, api)), where={"name": name})
         aws.requests.clear()
         yield
+        aws.empty_moto()  # what was made here is nobody else's
     reads = ("List", "Describe", "Get", "BatchGet")
     assert [request.action for request in aws.requests if not request.operation.startswith(reads)] == []
     assert [request for api in insides.values() for request in api.requests if request.method != "GET"] == []
