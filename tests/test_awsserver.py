@@ -664,8 +664,8 @@ def test_moto_answers_as_the_server_does(with_moto, client, estate):
     clients = {service: client(service) for service in ("iam", "logs", "ecr", "guardduty")}
 
     def answers() -> list[Any]:
-        (detector,) = answer(clients["guardduty"], "ListDetectors")["DetectorIds"]
         found = [answer(clients[service], operation, **parameters) for service, operation, parameters in asked]
+        (detector,) = answer(clients["guardduty"], "ListDetectors")["DetectorIds"]  # its id lasts until moto is reset
         return [_plain(item) for item in (*found, answer(clients["guardduty"], "GetDetector", DetectorId=detector))]
 
     theirs = answers()
