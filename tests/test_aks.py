@@ -40,6 +40,7 @@ from azure_data import (
     windows_cluster,
 )
 from cli import kubeposture
+from scans import Scan, evaluate, scan_kubeconfig
 from support import deployment, secured
 
 from providers.azure import session
@@ -137,41 +138,9 @@ def subscription(*clusters, id=PROD, name="Production", arc=(), **more):
     )
 
 
-class Scan:
-    def __init__(self, result):
-        self.code, self.error = result.code, result.stderr
-        self.report = json.loads(result.stdout)
-        VALID.validate(self.report)
-        self.findings = {f["id"]: f for f in self.report["findings"]}
-        self.rows = {c["name"]: c for c in self.report["clusters"]}
-        self.gaps = self.report["gaps"]
-
-    def row(self):
-        [row] = self.report["clusters"]
-        return row
-
-    def planes(self):
-        return {name: (row["control_plane"], row["data_plane"]) for name, row in self.rows.items()}
-
-    def statuses(self, category=""):
-        return {id: f["status"] for id, f in self.findings.items() if category in ("", f["category"])}
-
-    def why(self, cluster):
-        """Reasons of what could not be read of one cluster, with a permission that was named."""
-        return {(g["reason"], g["permission"]) for g in self.gaps if g["cluster"] == cluster}
-
-
 def scan(arm, *args):
     options = ("--arm-endpoint", arm.url, "--status", "all", "-o", "json")
     return Scan(kubeposture("scan", "aks", *options, *args))
-
-
-def scan_kubeconfig(config, *args):
-    return Scan(kubeposture("scan", "kubeconfig", "--kubeconfig", config, "--status", "all", "-o", "json", *args))
-
-
-def evaluate(*bundles):
-    return Scan(kubeposture("evaluate", *bundles, "--status", "all", "-o", "json"))
 
 
 def collect_aks(arm, path, *args):

@@ -43,6 +43,7 @@ from aws_data import (
 from awsserver import IDENTITY, SCP, AwsServer, gone, hang, status
 from botocore.retries.standard import ExponentialBackoff
 from cli import kubeposture
+from scans import Scan, collect, evaluate, scan_kubeconfig
 from support import deployment, secured
 
 from scanner.report import schema
@@ -119,51 +120,8 @@ def account(*clusters, id=PROD, name="Production", role="", external_id="", **ot
     return Account(id, name, regions={r.name: r for r in found}, assumable={role: external_id} if role else {})
 
 
-class Scan:
-    def __init__(self, result):
-        assert result.stdout, result.stderr
-        self.code, self.error = result.code, result.stderr
-        self.report = json.loads(result.stdout)
-        VALID.validate(self.report)
-        self.findings = {f["id"]: f for f in self.report["findings"]}
-        self.rows = {c["name"]: c for c in self.report["clusters"]}
-        self.gaps = self.report["gaps"]
-        assert not [g for g in self.gaps if "internal error" in g["detail"]]
-
-    def row(self):
-        [row] = self.report["clusters"]
-        return row
-
-    def planes(self):
-        return {name: (row["control_plane"], row["data_plane"]) for name, row in self.rows.items()}
-
-    def statuses(self, category=""):
-        return {id: f["status"] for id, f in self.findings.items() if category in ("", f["category"])}
-
-    def why(self, cluster):
-        """Reasons of what could not be read of one cluster, with a permission that was named."""
-        return {(g["reason"], g["permission"]) for g in self.gaps if g["cluster"] == cluster}
-
-    def about(self, cluster):
-        return [f for f in self.report["findings"] if f["cluster"] and f["cluster"]["name"] == cluster]
-
-
 def scan(*args):
     return Scan(kubeposture("scan", "eks", "--status", "all", "-o", "json", *args))
-
-
-def scan_kubeconfig(config, *args):
-    return Scan(kubeposture("scan", "kubeconfig", "--kubeconfig", config, "--status", "all", "-o", "json", *args))
-
-
-def evaluate(*bundles):
-    return Scan(kubeposture("evaluate", *bundles, "--status", "all", "-o", "json"))
-
-
-def collect(path, *args):
-    result = kubeposture("collect", *args, "-o", path)
-    assert path.exists(), result.stderr
-    return path
 
 
 def presigned(request):

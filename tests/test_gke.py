@@ -43,6 +43,7 @@ from gcp_data import (
     sample_estate,
 )
 from gcpserver import GcpServer, disabled, garbage, info, refuse, silent, status
+from scans import Scan, collect, evaluate, scan_kubeconfig
 from support import deployment, secured
 
 from providers.gcp import session
@@ -145,55 +146,8 @@ def connect(gcp, name, api, project=PROD):
     gcp.load(gcp.estate)
 
 
-class Scan:
-    def __init__(self, result):
-        assert result.stdout, result.stderr
-        self.code, self.error, self.text = result.code, result.stderr, result.stdout
-        self.report = json.loads(result.stdout)
-        VALID.validate(self.report)
-        self.findings = {f["id"]: f for f in self.report["findings"]}
-        assert len(self.findings) == len(self.report["findings"])
-        self.rows = {c["name"]: c for c in self.report["clusters"]}
-        self.gaps = self.report["gaps"]
-        assert not [g for g in self.gaps if "internal error" in g["detail"]]
-
-    def row(self):
-        [row] = self.report["clusters"]
-        return row
-
-    def planes(self):
-        return {name: (row["control_plane"], row["data_plane"]) for name, row in self.rows.items()}
-
-    def statuses(self, category=""):
-        return {id: f["status"] for id, f in self.findings.items() if category in ("", f["category"])}
-
-    def about(self, cluster):
-        return [f for f in self.report["findings"] if f["cluster"] and f["cluster"]["name"] == cluster]
-
-    def verdicts(self, cluster):
-        """Of the checks of a cluster that are about the cluster alone."""
-        return {f["check"]: f["status"] for f in self.about(cluster) if f["category"] == "control_plane"}
-
-    def expected(self):
-        return self.report["coverage"]["clusters"]["expected"]
-
-
 def scan(*args):
     return Scan(kubeposture("scan", "gke", "--status", "all", "-o", "json", *args))
-
-
-def scan_kubeconfig(config, *args):
-    return Scan(kubeposture("scan", "kubeconfig", "--kubeconfig", config, "--status", "all", "-o", "json", *args))
-
-
-def evaluate(*bundles):
-    return Scan(kubeposture("evaluate", *bundles, "--status", "all", "-o", "json"))
-
-
-def collect(path, *args):
-    result = kubeposture("collect", *args, "-o", path)
-    assert path.exists(), result.stderr
-    return path
 
 
 def bearers(server):
