@@ -2,12 +2,12 @@
 
 import gzip
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -16,10 +16,11 @@ from cli import kubeposture
 from cluster_data import populate
 
 from scanner import bundle, collect
-from scanner.cli import judge
 from scanner.collect import Estate, Pending, Reading, Task
 from scanner.inventory import Inventory
 from scanner.model import GapReason, PlaneState
+
+ROOT = Path(__file__).parent.parent
 
 
 def estate(name):
@@ -102,24 +103,33 @@ def test_interrupt_ends_at_once_and_reports_what_was_read(tmp_path):
     assert b"Traceback" not in error
 
 
-def test_what_is_being_judged_when_interrupted_is_judged_to_its_end(tmp_path, monkeypatch):
-    genuine = judge.evaluate
+# In a process of its own: an interrupted scan leaves without waiting for its threads.
+INTERRUPTED = """
+import os, signal
+from scanner import cli
+from scanner.cli import judge
+genuine = judge.evaluate
+def interrupted(*args):
+    judge.evaluate = genuine
+    os.kill(os.getpid(), signal.SIGINT)
+    return genuine(*args)
+judge.evaluate = interrupted
+cli.run()
+"""
 
-    def interrupted(*args):
-        monkeypatch.setattr(judge, "evaluate", genuine)
-        os.kill(os.getpid(), signal.SIGINT)
-        return genuine(*args)
 
+def test_what_is_being_judged_when_interrupted_is_judged_to_its_end(tmp_path):
     with ApiServer() as one, ApiServer() as two:
         populate(one, 20)
         populate(two, 20)
         config = one.kubeconfig(tmp_path / "config", context="a", others={"b": two})
-        command = ("scan", "kubeconfig", "--kubeconfig", config, "--context", "*", "--concurrency", "1", "-o", "json")
+        command = ["scan", "kubeconfig", "--kubeconfig", config, "--context", "*", "--concurrency", "1", "-o", "json"]
         whole = json.loads(kubeposture(*command).stdout)
-        monkeypatch.setattr(judge, "evaluate", interrupted)
-        result = kubeposture(*command)
+        python = [sys.executable, "-c", INTERRUPTED]
+        result = subprocess.run([*python, *command], capture_output=True, check=False, cwd=ROOT)
+    assert result.stdout, result.stderr
     report = json.loads(result.stdout)
-    assert (result.code, report["scan"]["complete"]) == (130, False)
+    assert (result.returncode, report["scan"]["complete"]) == (130, False)
     assert {c["name"]: c["data_plane"] for c in report["clusters"]} == {"a": "complete", "b": "not_read"}
     assert {g["cluster"] for g in report["gaps"]} == {"b"}
     of_a = [{f["id"] for f in r["findings"] if f["cluster"]["name"] == "a"} for r in (whole, report)]
