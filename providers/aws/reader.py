@@ -49,7 +49,6 @@ PER_CLUSTER = (
     "subscriptionFilters",
 )  # asked for one cluster at a time
 _BATCH = 25  # repositories in one call
-REGIONS = "ec2:DescribeRegions"
 
 
 @dataclass(slots=True)
