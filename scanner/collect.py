@@ -21,6 +21,7 @@ import msgspec
 from scanner.inventory import Inventory
 from scanner.kube import Source, printable
 from scanner.model import Account, Cluster, Collected, Gap, GapReason, PlaneState, utc_now
+from scanner.vulnerabilities import Scans
 
 THREADS = "collect"  # name of the threads that read
 log = logging.getLogger("kubeposture")
@@ -31,7 +32,8 @@ class Estate(msgspec.Struct):
 
     It is of a cluster, else of a cloud account, else of a set of files, told apart by `name`. `scope` is the base of
     finding ids where that is not the cluster's own id; `keys` are what another look at the same cluster would have in
-    common with this one, see scanner.clusters. `agents` is what was found of clouds' own agents inside, by name.
+    common with this one, see scanner.clusters. `agents` is what was found of clouds' own agents inside, by name, and
+    `scans` what sources of vulnerabilities say of images. Of those alone an estate may be that holds nothing else.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Estate(msgspec.Struct):
     scope: str = ""
     keys: list[str] = []
     agents: dict[str, Collected[dict[str, Any]]] = {}
+    scans: Scans = msgspec.field(default_factory=Scans)
     observed_at: datetime = msgspec.field(default_factory=utc_now)
 
 

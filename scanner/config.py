@@ -253,6 +253,11 @@ class Settings:
         return frozenset(own - JOINED.keys() | self.beside)
 
     @property
+    def needs_scans(self) -> bool:
+        """Whether a check rests on what sources say of vulnerabilities in images."""
+        return any(plan.check.category == "vulnerability" for plan in self.plans)
+
+    @property
     def needs_agents(self) -> bool:
         """Whether a check of the control plane looks at clouds' own agents inside clusters."""
         return any({"agents", "arcConfig"} & set(plan.needs) for plan in self.plans)
