@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_
 import msgspec
 
 from scanner import resources
+from scanner.images import RegistryImage, RunningContainer
 from scanner.kube import WORKLOADS, Container, Ingress, Resource, Service, Workload
 from scanner.model import Ref, Severity, Verdict, not_applicable
 from scanner.ports import PortRanges
 from scanner.questions import QUESTIONS
+
+IMAGES = "images"  # names in gaps what sources say of vulnerabilities in images
 
 # scope -> the plural names of the kinds whose objects are its subjects
 SCOPES: dict[type, tuple[str, ...]] = {
@@ -23,6 +26,8 @@ SCOPES: dict[type, tuple[str, ...]] = {
     Service: ("services",),
     Ingress: ("ingresses",),
     Resource: (*WORKLOADS, "services", "serviceaccounts", "configmaps"),
+    RunningContainer: ("pods", IMAGES),
+    RegistryImage: (IMAGES,),
     **resources.SCOPES,
 }
 
@@ -172,10 +177,13 @@ class Check:
     ephemeral: bool = True
     on: bool = True
     question: str | None = None  # of scanner.questions, which checks of several clouds answer
+    of: str = ""  # of a check of images: the cloud of the clusters, or the kind of the registries, that it is about
     always: bool = False  # reported whatever is selected: nothing switches it off or gives it another weight
 
     @property
     def category(self) -> str:
+        if self.scope in (RunningContainer, RegistryImage):
+            return "vulnerability"
         return "control_plane" if self.provider else "data_plane"
 
     @property
@@ -191,7 +199,8 @@ class Check:
     @property
     def scope_name(self) -> str:
         name: str = getattr(self.scope, "scope_name", "") or self.scope.__name__.lower()
-        return {"resource": "object"}.get(name, name)
+        names = {"resource": "object", "runningcontainer": "running container", "registryimage": "image"}
+        return names.get(name, name)
 
 
 INVALID_OBJECT = Check(
@@ -237,6 +246,7 @@ def check(
     ephemeral: bool = True,
     on: bool = True,
     question: str | None = None,
+    of: str = "",
 ) -> Callable[[Callable[..., Verdict]], Check]:
     """Declare a check.
 
@@ -258,7 +268,7 @@ def check(
             raise TypeError(f"{id}: the first parameter must be one of {[s.__name__ for s in SCOPES]}")
         own = {p.name: _parameter(id, p, hints[p.name]) for p in rest}
         namespaces = (*excluded_namespaces, *PROVIDER_MANAGED) if excluded_namespaces else ()
-        common = _common(namespaces) if scope not in resources.SCOPES else _common_in_clouds()
+        common = _common_in_clouds() if scope in resources.SCOPES or scope is RegistryImage else _common(namespaces)
         for name in ("images", "containers"):
             if name not in exclude:
                 common.pop(f"excluded_{name}", None)
@@ -284,6 +294,7 @@ def check(
             ephemeral=ephemeral,
             on=on,
             question=question,
+            of=of,
         )
 
     return declare

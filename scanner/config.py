@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from scanner import quantity
-from scanner.check import SCOPES, Check, Limit, Parameter, Pattern, Ports, type_name
+from scanner.check import IMAGES, SCOPES, Check, Limit, Parameter, Pattern, Ports, type_name
 from scanner.cloud import JOINED
 from scanner.exemptions import Exemption, Resources
 from scanner.kube import WORKLOADS, printable
@@ -216,6 +216,7 @@ class Settings:
     cluster_ids: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     beside: frozenset[str] = frozenset()  # kinds that checks of other clouds need
+    known_exploited: frozenset[str] = frozenset()  # ids of vulnerabilities
 
     @property
     def checks(self) -> Iterable[Check]:
@@ -242,7 +243,7 @@ class Settings:
 
     def kinds(self) -> frozenset[str]:
         """Every plural that the selected checks need inside a cluster, and no other."""
-        wanted = {k for plan in self.plans if not plan.check.provider for k in (*plan.subjects, *plan.needs)}
+        wanted = {k for plan in self.plans if not plan.check.provider for k in (*plan.subjects, *plan.needs)} - {IMAGES}
         if wanted & set(WORKLOADS):
             wanted |= {"nodes"}  # whether a pod runs on Windows
         return frozenset(wanted | {"namespaces"}) if wanted else frozenset()
@@ -274,6 +275,7 @@ class Selection:
     min_severity: Severity | None = None
     parameters: Sequence[str] = ()
     include_system_namespaces: bool = False
+    of_images: Mapping[str, Any] = field(default_factory=dict)  # parameters of every check of images
 
 
 def settings(checks: Mapping[str, Check], config: Config, selection: Selection) -> Settings:
@@ -362,6 +364,9 @@ def _given_parameters(checks: Mapping[str, Check], config: Config, selection: Se
     if selection.include_system_namespaces:
         for id in (id for id, check in checks.items() if "excluded_namespaces" in check.parameters):
             given.setdefault(id, {})["excluded_namespaces"] = ([], "command line")
+    for id in (id for id, check in checks.items() if check.category == "vulnerability"):
+        for name, value in selection.of_images.items():
+            given.setdefault(id, {})[name] = (value, "command line")
     for item in selection.parameters:
         target, equals, value = item.partition("=")
         id, dot, name = target.rpartition(".")

@@ -16,11 +16,13 @@ from scanner.cloud import JOINED, CloudPart, CloudResource, scope_id
 from scanner.config import Plan, Settings
 from scanner.exemptions import Exemptions
 from scanner.findings import Context, Findings
-from scanner.inventory import Invalid, Inventory, Root, Shape
+from scanner.images import Group, RegistryImage, RunningContainer, together
+from scanner.inventory import EPHEMERAL, Invalid, Inventory, Root, Shape
 from scanner.kube import Container, Ingress, Resource, Service, Workload, printable
 from scanner.model import (
     WORST_FIRST,
     Finding,
+    GapReason,
     MissingEvidence,
     Severity,
     Status,
@@ -31,7 +33,6 @@ from scanner.owners import RootKey
 from scanner.scope import excludes, in_namespace, selects, windows
 from scanner.summary import Tally
 
-EPHEMERAL = "~ephemeral"  # debug containers come and go under made-up names: one subject
 LISTED = frozenset({Status.FAIL, Status.UNKNOWN, Status.ERROR})
 UNCONFIGURED = "configuration_required"
 _RANK = {status: i for i, status in enumerate(WORST_FIRST)}
@@ -47,10 +48,11 @@ def evaluate(
     tally: Tally,
     exemptions: Exemptions,
     listed: frozenset[Status] = LISTED,
+    images: Iterable[Group] = (),
 ) -> Iterator[Finding]:
     """Judge everything; yields findings whose status is `listed`, counts all of them in `tally`."""
     run = _Run(inventory, settings, context, tally, exemptions, listed | LISTED)
-    for finding in run.findings():
+    for finding in run.findings(images):
         if finding.status in listed:
             yield finding
 
@@ -108,7 +110,7 @@ class _Run:
         everything = LabelSelector()
         self.selective = any(p.values.get("label_selector", everything) != everything for p in settings.plans)
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self, images: Iterable[Group]) -> Iterator[Finding]:
         inventory = self.inventory
         by_scope: dict[type, list[Plan]] = defaultdict(list)
         for plan in self.plans:
@@ -121,6 +123,8 @@ class _Run:
         yield from self._subjects(by_scope[Resource], [(resource, resource) for resource in named])
         for item in inventory.cloud:
             yield from self._cloud_resource(item, by_scope)
+        for group in images:
+            yield from self._images(group, by_scope)
         yield from self._not_understood()
         for plan in self.settings.plans:
             yield from self._gaps(plan)
@@ -190,6 +194,26 @@ class _Run:
                 outcome = _Outcome([(why or self._run(plan, subject), None) for subject in subjects])
                 yield from self._report(plan, row, "", outcome)
 
+    def _images(self, group: Group, by_scope: Mapping[type, list[Plan]]) -> Iterator[Finding]:
+        for plan in by_scope[type(group.subjects[0])]:
+            verdict, pods = self._image_verdict(plan, group)
+            yield from self._report(plan, group.resource, group.key, _Outcome([(verdict, None)]), occurrences=pods)
+
+    def _image_verdict(self, plan: Plan, group: Group) -> tuple[Verdict, int]:
+        """Of all images of a container together, and how many pods run one that is as bad."""
+        containers = [c for c in group.subjects if isinstance(c, RunningContainer)]
+        if not containers:
+            return self._run(plan, group.subjects[0]), 1
+        if not self._in_scope(plan, group.resource.namespace, group.resource.labels):
+            return _EXCLUDED, 1
+        kept = [c for c in containers if not excludes(plan, c)]
+        if not kept:
+            return _EXCLUDED, 1
+        verdict = self._run(plan, together(kept))
+        if len(kept) == 1:
+            return verdict, kept[0].pods
+        return verdict, sum(c.pods for c in kept if self._run(plan, c).status is verdict.status)
+
     def make(
         self, check: Check, verdict: Verdict, severity: Severity, resource: Resource, *args: Any, **more: Any
     ) -> Finding:
@@ -216,7 +240,9 @@ class _Run:
         broken = self.broken.get(identity(resource), ()) if self.broken else ()
         return None in broken or key in broken or (not key and bool(broken))
 
-    def _report(self, plan: Plan, resource: Resource, key: str, outcome: _Outcome) -> Iterator[Finding]:
+    def _report(
+        self, plan: Plan, resource: Resource, key: str, outcome: _Outcome, occurrences: int = 0
+    ) -> Iterator[Finding]:
         verdict = outcome.worst()
         self.judged[plan.check.id] += 1
         if verdict.status is Status.PASS and self._beside_broken(resource, key):
@@ -233,7 +259,8 @@ class _Run:
         source = next((s.source for s in shapes if s.source), resource.source)
         finding = self.make(
             plan.check, verdict, severity, resource, key,
-            parameters=plan.parameters, occurrences=sum(s.pods for s in shapes) or 1, pods=pods, source=source,
+            parameters=plan.parameters, occurrences=occurrences or sum(s.pods for s in shapes) or 1, pods=pods,
+            source=source,
         )  # fmt: skip
         # An exemption by label holds only where every pod that fails carries the label.
         on_all = dict(set.intersection(*(set(s.workload.labels) for s in shapes))) if shapes else {}
@@ -270,7 +297,7 @@ class _Run:
     def _unknown(self, plan: Plan, plural: str, namespace: str, reason: str, message: str) -> Iterator[Finding]:
         self.judged[plan.check.id] += 1
         provider = plan.check.provider
-        outside = provider or self.context.unlisted
+        outside = provider or self.context.unlisted or plan.check.scope is RegistryImage
         resource = Resource(group="", kind=plural, namespace="" if outside else namespace, name="*")
         verdict = Verdict(Status.UNKNOWN, reason, printable(message, 400))
         finding = self.make(plan.check, verdict, plan.severity, resource, "", parameters=plan.parameters)
@@ -338,6 +365,8 @@ class _Run:
         self.tally.add(self.row, finding.check, finding.severity, finding.status)
         if finding.reason == UNCONFIGURED:
             self.tally.ungated[finding.severity] += 1
+        if finding.reason == GapReason.NO_SOURCE:
+            self.tally.unasked += 1
         return finding
 
 

@@ -11,6 +11,7 @@ from scanner.kube import Resource, Source
 from scanner.model import Gap
 from scanner.resources import AnyResource
 
+EPHEMERAL = "~ephemeral"  # debug containers come and go under made-up names: one subject
 PODS_KEPT = 10  # names shown as examples for each shape
 UNREADABLE = "~unreadable"  # name of an object whose own name could not be read
 
@@ -30,11 +31,26 @@ class Shape(msgspec.Struct):
             del self.names[PODS_KEPT:]
 
 
+class RunningImage(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+    """What one container of some pods runs: the image that was asked for, and what the node says that it got.
+
+    `image_id` is as the status has it, "" before the container was created; `platform` is the nodes' (linux/arm64), ""
+    where that is not known.
+    """
+
+    container: str
+    image: str
+    image_id: str = ""
+    platform: str = ""
+    pods: int = 1
+
+
 class Root(msgspec.Struct):
-    """A root controller, or a pod without one, with every distinct shape of its pods."""
+    """A root controller, or a pod without one, with every distinct shape of its pods and every image that they run."""
 
     resource: Resource
     shapes: list[Shape] = []
+    images: list[RunningImage] = []
 
 
 class Invalid(msgspec.Struct, frozen=True):
@@ -78,6 +94,7 @@ class Inventory(msgspec.Struct):
     invalid: list[Invalid] = []
     gaps: list[Gap] = []
     namespace_labels: dict[str, dict[str, str]] = {}
+    cloud_of_nodes: str = ""  # azure, aws or gcp, where the labels of nodes tell it
     counts: Counts = msgspec.field(default_factory=Counts)
 
     @property

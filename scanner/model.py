@@ -48,6 +48,7 @@ class GapReason(StrEnum):
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"
     NOT_CONFIGURED = "not_configured"
+    NO_SOURCE = "no_source"  # nothing was set up that would tell
     NOT_FOUND = "not_found"
     NOT_SCANNED = "not_scanned"
     BAD_DATA = "bad_data"
@@ -269,6 +270,21 @@ class Account(msgspec.Struct, kw_only=True):
     data_plane: PlaneState = PlaneState.NOT_ASKED
 
 
+class ImageCounts(msgspec.Struct):
+    """Images of running containers, by how what is known of them was found; `no_digest` are those of which no node
+    has told yet which image they run. The four add up to `running`."""
+
+    running: int = 0
+    by_digest: int = 0
+    by_tag: int = 0
+    not_scanned: int = 0
+    no_digest: int = 0
+
+    def count(self, how: str) -> None:
+        self.running += 1
+        setattr(self, how, getattr(self, how) + 1)
+
+
 class Cluster(msgspec.Struct, kw_only=True):
     """One cluster: what the cloud's inventory and the API server say of it.
 
@@ -289,6 +305,7 @@ class Cluster(msgspec.Struct, kw_only=True):
     tags: dict[str, str] = {}
     control_plane: PlaneState = PlaneState.NOT_ASKED
     data_plane: PlaneState = PlaneState.NOT_ASKED
+    images: ImageCounts | None = None  # where a check of images was selected
     observed_at: datetime
 
     @property

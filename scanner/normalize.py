@@ -24,6 +24,7 @@ from scanner.model import Gap
 T = TypeVar("T")
 
 OS_LABEL = "kubernetes.io/os"
+ARCH_LABEL = "kubernetes.io/arch"
 _OS_SELECTORS = (OS_LABEL, "beta.kubernetes.io/os")
 _TOKEN_SECRET = re.compile(r"-token-[a-z0-9]{5}$")
 _LISTS = (
@@ -47,6 +48,14 @@ GENERATED_LABELS = frozenset(
         "batch.kubernetes.io/job-name",
         "batch.kubernetes.io/job-completion-index",
     }
+)
+
+
+# What each cloud labels the nodes with that it runs.
+_CLOUDS_OF_NODES = (
+    ("kubernetes.azure.com/", "azure"),
+    ("eks.amazonaws.com/", "aws"),
+    ("cloud.google.com/gke-", "gcp"),
 )
 
 
@@ -86,11 +95,19 @@ class Lookups:
     bound_accounts: set[tuple[str, str]] = field(default_factory=set)
     default_limits: dict[str, tuple[kube.Quantity, kube.Quantity]] = field(default_factory=dict)
     windows_nodes: dict[str, bool] = field(default_factory=dict)  # of every node that was read
+    platforms: dict[str, str] = field(default_factory=dict)  # of the same, such as linux/arm64; "" where not told
+    clouds: set[str] = field(default_factory=set)  # that labels of nodes tell
     gaps: dict[tuple[str, str], Gap | None] = field(default_factory=dict)
     in_cluster: bool = False
 
     def gap(self, plural: str, namespace: str) -> Gap | None:
         return self.gaps.get((plural, namespace), self.gaps.get((plural, "*")))
+
+    def add_node(self, name: str, labels: Mapping[str, str]) -> None:
+        system, architecture = labels.get(OS_LABEL, ""), labels.get(ARCH_LABEL, "")
+        self.windows_nodes[name] = system == "windows"
+        self.platforms[name] = f"{system}/{architecture}" if system and architecture else ""
+        self.clouds |= {cloud for prefix, cloud in _CLOUDS_OF_NODES for label in labels if label.startswith(prefix)}
 
     def add_service_account(self, account: wire.ServiceAccount, namespace: str) -> None:
         if account.metadata and account.metadata.name:

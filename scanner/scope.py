@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from scanner.check import LabelSelector, matches
 from scanner.config import Plan
+from scanner.images import RunningContainer
 from scanner.kube import Container, Workload
 
 
@@ -16,7 +17,7 @@ def in_namespace(plan: Plan, namespace: str) -> bool:
     return not plan.values["namespaces"] or namespace in plan.values["namespaces"]
 
 
-def excludes(plan: Plan, c: Container) -> bool:
+def excludes(plan: Plan, c: Container | RunningContainer) -> bool:
     values = plan.values
     return c.name in values.get("excluded_containers", ()) or any(
         matches(c.image, entry) for entry in values.get("excluded_images", ())

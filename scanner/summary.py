@@ -36,6 +36,7 @@ class Tally:
     counts: Counter[tuple[str, str, Severity, Status]] = field(default_factory=Counter)  # cluster, check, …
     exempt: Counter[tuple[str, str, Status]] = field(default_factory=Counter)  # the same of exempted ones
     ungated: Counter[Severity] = field(default_factory=Counter)  # fails that never trip a gate
+    unasked: int = 0  # unknowns of which nobody set up a source: a scan is complete all the same
 
     def add(self, cluster: str, check: str, severity: Severity, status: Status, n: int = 1) -> None:
         self.counts[cluster, check, severity, status] += n

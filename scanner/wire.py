@@ -169,8 +169,18 @@ class PodMeta(Wire, frozen=True):
     owner_references: tuple[OwnerReference, ...] | None = None
 
 
+class ContainerStatus(Wire, frozen=True):
+    name: str | None = None
+    image_id: str | None = msgspec.field(name="imageID", default=None)
+
+
 class PodStatus(Wire, frozen=True):
+    """What runs stays raw: where that is not understood, the pod itself is judged all the same."""
+
     phase: str | None = None
+    container_statuses: Raw | UnsetType = UNSET
+    init_container_statuses: Raw | UnsetType = UNSET
+    ephemeral_container_statuses: Raw | UnsetType = UNSET
 
 
 class Pod(Wire, frozen=True):

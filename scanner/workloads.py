@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import msgspec
 from msgspec import Raw, UnsetType
 
 from scanner import ingress, kube, normalize, wire
-from scanner.inventory import PODS_KEPT, UNREADABLE, Counts, Invalid, Inventory, Root, Shape
+from scanner.inventory import EPHEMERAL, PODS_KEPT, UNREADABLE, Counts, Invalid, Inventory, Root, RunningImage, Shape
 from scanner.kube import Kind, Resource, Source, printable
 from scanner.model import Gap
 from scanner.normalize import GENERATED_LABELS, Lookups, NotUnderstood, PodSource, decode, texts
@@ -45,6 +46,7 @@ class _Pending:
     shapes: dict[kube.Workload, Shape] = field(default_factory=dict)
     templates: list[tuple[PodSource, Source | None]] = field(default_factory=list)
     broken: list[tuple[str, str | None]] = field(default_factory=list)  # what was not understood, in which container
+    images: Counter[RunningImage] = field(default_factory=Counter)  # of one pod each, by how many pods run it
 
     def add(self, view: kube.Workload, source: Source | None) -> Shape:
         return self.shapes.setdefault(view, Shape(view, source=source))
@@ -149,11 +151,17 @@ class Fold:
             notes = normalize.annotations_of(meta.annotations)
             root.templates.append((PodSource(spec, "spec", namespace, meta.labels, notes), source))
         else:
-            self._add_running(key, root, spec, meta, source)
+            shape = self._add_running(key, root, spec, meta, source)
+            if shape and self.lookups.in_cluster:
+                root.images.update(_running(shape.workload, pod.status, self._platform(spec)))
+
+    def _platform(self, spec: bytes) -> str:
+        node = NODE_NAME.search(spec)
+        return self.lookups.platforms.get(node[1].decode("utf-8", "replace"), "") if node else ""
 
     def _add_running(
         self, key: RootKey, root: _Pending, spec: bytes, meta: wire.PodMeta, source: Source | None
-    ) -> None:
+    ) -> Shape | None:
         self._with_pods |= {(key.namespace, o.name) for o in meta.owner_references or () if o.controller and o.name}
         root.live = self.lookups.in_cluster  # a pod in a file does not vouch for the template beside it
         name = meta.name or generated(meta.generate_name)
@@ -166,9 +174,10 @@ class Fold:
                 shape = self._shape(place, root, source)
             except NotUnderstood as error:
                 root.broken.append((f"pod {printable(name)}: {error}", None))
-                return
+                return None
             root.by_spec[spec_key] = shape
         shape.count(name)
+        return shape
 
     def _shape(self, place: PodSource, root: _Pending, source: Source | None) -> Shape:
         view, broken = normalize.workload(place, self.lookups)
@@ -263,7 +272,7 @@ class Fold:
         elif kind.name == "Namespace":
             self._out.namespace_labels[resource.name] = resource.labels
         elif kind.name == "Node" and self.lookups.in_cluster:  # in a file it would be one more claim
-            self.lookups.windows_nodes[resource.name] = resource.labels.get(normalize.OS_LABEL) == "windows"
+            self.lookups.add_node(resource.name, resource.labels)
         if kind.name in ("ServiceAccount", "ConfigMap", "Secret") and kind.plural in self.kinds:
             self._out.others.append(resource)
 
@@ -284,8 +293,11 @@ class Fold:
             for message, container in root.broken:
                 self.not_understood(resource, message, container)
             if root.shapes:
-                out.roots.append(Root(resource, list(root.shapes.values())))
+                images = [msgspec.structs.replace(image, pods=n) for image, n in sorted(root.images.items())]
+                out.roots.append(Root(resource, list(root.shapes.values()), images))
         out.ingresses = ingress.ingresses(self._ingresses, self.ingress_facts, self.lookups)
+        if len(self.lookups.clouds) == 1:
+            (out.cloud_of_nodes,) = self.lookups.clouds
         out.counts.judged = len(out.roots) + len(out.services) + len(out.ingresses) + len(out.others)
         return out
 
@@ -311,6 +323,7 @@ class Fold:
                 known.names = sorted({*known.names, *shape.names})[:PODS_KEPT]
         target.templates += moved.templates
         target.broken += moved.broken
+        target.images += moved.images
 
     # -- identity -----------------------------------------------------------------------------------------------------
 
@@ -348,6 +361,31 @@ def _root_resource(key: RootKey, root: _Pending) -> Resource:
         source=root.source,
     )
 
+
+def _running(pod: kube.Workload, status: wire.PodStatus | None, platform: str) -> Iterator[RunningImage]:
+    """One for each container, also of those whose image no status tells yet."""
+    ids = _image_ids(status) if status else {}
+    for container in pod.containers:
+        name = EPHEMERAL if container.kind == "ephemeral" else container.name
+        yield RunningImage(name, container.image, ids.get((container.kind, container.name), ""), platform)
+
+
+def _image_ids(status: wire.PodStatus) -> dict[tuple[str, str], str]:
+    found: dict[tuple[str, str], str] = {}
+    for kind, data in (
+        ("regular", status.container_statuses),
+        ("init", status.init_container_statuses),
+        ("ephemeral", status.ephemeral_container_statuses),
+    ):
+        try:
+            listed = () if isinstance(data, UnsetType) else decode(data, _STATUSES) or ()
+        except NotUnderstood:
+            continue  # what such a container runs is not known
+        found |= {(kind, one.name or ""): one.image_id or "" for one in listed}
+    return found
+
+
+_STATUSES: Any = tuple[wire.ContainerStatus, ...] | None
 
 _WIRE: dict[str, Any] = {
     "Ingress": wire.Ingress,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,17 @@ import yaml
 import checks
 from providers.azure.reader import understood
 from scanner import config, engine, findings, kube, normalize, owners, resources, wire, workloads
+from scanner.check import IMAGES
 from scanner.cloud import CloudResource, kept
 from scanner.exemptions import Exemptions
+from scanner.images import Group, Images, RegistryImage
 from scanner.model import ClusterRef, Collected, Finding, Gap, GapReason, Status
 from scanner.summary import Tally
+from scanner.vulnerabilities import Scans
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 TODAY = date(2026, 9, 1)
+NOW = datetime(2026, 9, 1, tzinfo=UTC)
 EVERY_STATUS = frozenset(Status)
 UID = "0b9e4a1c-5c3e-4a3c-9f0e-3a2f6f1f7f10"
 
@@ -83,7 +88,7 @@ def settings(
     catalogue: Mapping[str, Any] | None = None,
 ) -> config.Settings:
     """`params` are those of the one check asked for, `parameters` are by check. Without a check asked for: those of
-    what runs inside clusters."""
+    what runs inside clusters, but for its images."""
     wanted = [check] if isinstance(check, str) else list(check)
     given = {k: dict(v) for k, v in (parameters or {}).items()}
     if params:
@@ -91,7 +96,8 @@ def settings(
         given[only] = dict(params)
     selection = config.Selection(profile=profile, checks=wanted)
     chosen = config.settings(catalogue or checks.load(), config.Config(parameters=given), selection)
-    return chosen if wanted else chosen.only()
+    inside = [plan for plan in chosen.only().plans if plan.check.category == "data_plane"]
+    return chosen if wanted else replace(chosen, plans=tuple(inside))
 
 
 def evaluate(
@@ -102,6 +108,7 @@ def evaluate(
     exemptions: Exemptions | None = None,
     tally: Tally | None = None,
     listed: frozenset[Status] = EVERY_STATUS,
+    groups: Sequence[Group] = (),
 ) -> list[Finding]:
     cluster = ClusterRef(UID, UID, "prod") if live else None
     context = findings.Context(
@@ -109,11 +116,11 @@ def evaluate(
         scope_id=UID if live else "files",
         name="prod" if live else "files",
         provider="kubernetes" if live else "files",
-        observed_at=datetime(2026, 9, 1, tzinfo=UTC),
+        observed_at=NOW,
         cluster=cluster,
     )
     unused = Exemptions((), TODAY)
-    return list(engine.evaluate(inv, chosen, context, tally or Tally(), exemptions or unused, listed))
+    return list(engine.evaluate(inv, chosen, context, tally or Tally(), exemptions or unused, listed, groups))
 
 
 def judge(
@@ -212,6 +219,8 @@ def judge_fixture(path: Path) -> list[Finding]:
     """Findings of the check that the fixture's folder is named after, and of what could not be understood."""
     text = path.read_text(encoding="utf-8")
     wants = options(text)
+    if "\nscans:" in text:
+        return judge_images(text, path.parent.name, params=wants.get("params"))
     if "\nwire:" in text:
         return judge_cloud(text, path.parent.name, profile=wants.get("profile"), params=wants.get("params"))
     gaps = [gap(**wants["gap"])] if "gap" in wants else []
@@ -254,6 +263,22 @@ def judge_cloud(source: Objects, check: str, *, exemptions: Exemptions | None = 
     kinds = chosen.cloud_kinds() | {resource.kind for resource in found}
     inventory = workloads.Inventory(kinds=sorted(kinds), cloud=found)
     return evaluate(inventory, chosen, live=True, exemptions=exemptions)
+
+
+def judge_images(source: Objects, check: str, **choice: Any) -> list[Finding]:
+    """Every finding on what runs, or on what is in registries; `scans` of a document are what sources said."""
+    chosen = settings(check, **choice)
+    documents = objects(source)
+    images = Images(NOW)
+    for said in (d for d in documents if "scans" in d):
+        images.take(msgspec.convert(said, Scans))
+    running = inventory([d for d in documents if "scans" not in d], live=True)
+    (plan,) = chosen.plans
+    groups, _ = images.running(running)
+    if plan.check.scope is RegistryImage:
+        groups = [group for _, group in images.registered(plan.check.of)]
+    judged = workloads.Inventory(kinds=[*running.kinds, IMAGES], gaps=running.gaps, invalid=running.invalid)
+    return evaluate(judged, chosen, live=True, groups=groups)
 
 
 def line(finding: Finding) -> str:

@@ -169,12 +169,12 @@ def test_one_report_holds_both_planes_of_a_cluster(serve, inside, tmp_path):
     assert (row["uid"], row["control_plane"], row["data_plane"]) == (UID, "complete", "complete")
     assert (row["id"], row["id_source"]) == (arm.estate.cluster("aks-entra")["id"].lower(), "cloud")
     refs = {(f["category"], f["cluster"]["id"], f["cluster"]["uid"]) for f in found.report["findings"] if f["cluster"]}
-    assert refs == {("control_plane", row["id"], UID), ("data_plane", row["id"], UID)}
+    assert refs == {(plane, row["id"], UID) for plane in ("control_plane", "data_plane", "vulnerability")}
     assert "fail" in {f["status"] for f in found.report["findings"] if f["check"] == PRIVILEGED}
     assert found.report["coverage"]["clusters"] == {"expected": 1, "judged": 1, "partial": 0, "unread": 0}
 
     alone = scan_kubeconfig(api.kubeconfig(tmp_path / "config"))
-    assert alone.statuses() == found.statuses("data_plane")
+    assert alone.statuses("data_plane") == found.statuses("data_plane")
 
 
 def test_the_api_server_gets_a_token_of_its_own(serve, inside):
@@ -256,7 +256,7 @@ def test_a_bundle_from_inside_stands_in_for_an_api_server_that_was_not_read(serv
     assert (found.row()["uid"], found.row()["id"]) == (UID, alone.row()["id"])
     assert "unknown" not in found.statuses().values()
     assert found.report["summary"]["by_status"]["unknown"] == 0
-    assert found.statuses("data_plane") == scan_kubeconfig(tmp_path / "config").statuses()
+    assert found.statuses("data_plane") == scan_kubeconfig(tmp_path / "config").statuses("data_plane")
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -311,7 +311,7 @@ def test_a_cluster_connected_by_arc_counts_once(serve, inside, tmp_path, order, 
     assert found.planes() == {"shop": ("complete", "complete")}
     assert (found.row()["id"], found.row()["uid"]) == (arc["id"].lower(), UID)
     assert {f["cluster"]["name"] for f in found.report["findings"] if f["cluster"]} == {"shop"}
-    assert found.statuses("data_plane") == scan_kubeconfig(tmp_path / "config").statuses()
+    assert found.statuses("data_plane") == scan_kubeconfig(tmp_path / "config").statuses("data_plane")
 
 
 # -- insides that cannot be read
@@ -393,8 +393,8 @@ def test_a_kubeconfig_that_is_refused_leaves_the_control_plane_judged(serve, fau
     assert (found.code, found.planes()) == (3, {"aks-entra": ("complete", "not_read")})
     assert found.why("aks-entra") == {(reason, permission)}
     unknown = [f for f in found.report["findings"] if f["status"] == "unknown"]
-    assert {f["category"] for f in unknown} == {"data_plane"}
-    assert all(permission in f["message"] for f in unknown)
+    assert {f["category"] for f in unknown} == {"data_plane", "vulnerability"}
+    assert all(permission in f["message"] for f in unknown if f["reason"] != "no_source")
 
 
 @pytest.mark.parametrize("fault", [status(429), status(429, retry_after=0.01), status(502), status(503), reset()])
@@ -655,7 +655,7 @@ def test_the_data_plane_alone_asks_azure_only_for_clusters(serve, inside):
     found = scan(arm, "--planes", "data", "--cluster", "aks-entra")
     assert (found.code, found.gaps) == (0, [])
     assert found.planes() == {"aks-entra": ("not_asked", "complete")}
-    assert {f["category"] for f in found.report["findings"]} == {"data_plane"}
+    assert {f["category"] for f in found.report["findings"]} == {"data_plane", "vulnerability"}
     lists = {r.path.rpartition("/")[2] for r in arm.requests}
     assert lists == {"subscriptions", "permissions", "managedClusters", "listClusterUserCredential"}
 
@@ -841,7 +841,7 @@ def test_ids_inside_agree_where_the_uid_may_not_be_read(serve, inside, tmp_path)
     alone = scan_kubeconfig(api.kubeconfig(tmp_path / "config"))
     found = scan(arm)
     assert found.row()["uid"] is None
-    assert found.statuses("data_plane") == alone.statuses()
+    assert found.statuses("data_plane") == alone.statuses("data_plane")
 
 
 def test_results_are_counted_under_the_row_that_readings_became(serve, inside, tmp_path):
@@ -873,7 +873,8 @@ def test_a_plane_that_was_not_collected_is_not_unknown(serve, tmp_path, planes, 
     arm = serve(entra_cluster())
     arm.deny("/managedClusters")
     found = evaluate(collect_aks(arm, tmp_path / "b", "--planes", planes))
-    assert {f["category"] for f in found.report["findings"] if f["status"] == "unknown"} == {category}
+    unknown = {f["category"] for f in found.report["findings"] if f["status"] == "unknown"}
+    assert unknown - {"vulnerability"} == {category}
 
 
 # -- user credentials of every kind

@@ -7,7 +7,7 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, get_args
 
 import msgspec
 import pytest
@@ -31,9 +31,11 @@ from scanner.check import (
 )
 from scanner.cli.catalogue import catalogue
 from scanner.cloud import JOINED
+from scanner.images import RegistryImage, RunningContainer
 from scanner.kube import KINDS, Container
 from scanner.model import PASS, Severity, Verdict
 from scanner.profiles import PROFILES
+from scanner.vulnerabilities import SOURCES
 
 ROOT = Path(__file__).parent.parent
 ACCESS, HARDENING = "Manage access and permissions", "Remediate security configurations"
@@ -107,6 +109,35 @@ MICROSOFT = {
         "Usage of pod HostPath volume mounts should be restricted to a known list to restrict node access from "
         "compromised containers", "f0debc84-981c-4a0d-924d-aa4bd7d55fef",
         "6:098fc59e-46c7-4d99-9b16-64990e543d75", "medium", ACCESS, True),
+}
+# Of images: title, and every key that stands or stood for it; the last of Azure's were Qualys'.
+MICROSOFT_IMAGES = {
+    "azure-registry-image-vulns": (
+        "Container images in Azure registry should have vulnerability findings resolved",
+        "33422d8f-ab1e-42be-bc9a-38685bb567b9", "c0b7cfc6-3172-465a-b378-53c7ff2cc0d5",
+        "dbd0cb49-b563-45e7-9724-889e799fa648"),
+    "azure-running-image-vulns": (
+        "Containers running in Azure should have vulnerability findings resolved",
+        "c5045ea3-afc6-4006-ab8f-86c8574dbf3d", "e9acaf48-d2cf-45a3-a6e7-3caa2ef769e0",
+        "c609cf0f-71ab-41e9-a3c6-9a1f7fe1b8d5", "41503391-efa5-47ee-9282-4eff6131462c"),
+    "aws-registry-image-vulns": (
+        "Container images in AWS registry should have vulnerability findings resolved",
+        "2a139383-ec7e-462a-90ac-b1b60e87d576", "c27441ae-775c-45be-8ffa-655de37362ce"),
+    "aws-running-image-vulns": (
+        "Containers running in AWS should have vulnerability findings resolved",
+        "8749bb43-cd24-4cf9-848c-2a50f632043c", "d5d1e526-363a-4223-b860-f4b6e710859f",
+        "682b2595-d045-4cff-b5aa-46624eb2dd8f"),
+    "gcp-registry-image-vulns": (
+        "Container images in GCP registry should have vulnerability findings resolved",
+        "24e37609-dcf5-4a3b-b2b0-b7d76f2e4e04", "5cc3a2c1-8397-456f-8792-fe9d0d4c9145"),
+    "gcp-running-image-vulns": (
+        "Containers running in GCP should have vulnerability findings resolved",
+        "1b3abfa4-9e53-46f1-9627-51f2957f8bba", "c7c1d31d-a604-4b86-96df-63448618e165",
+        "e538731a-80c8-4317-a119-13075e002516"),
+    "dockerhub-registry-image-vulns": (
+        "Container images in Docker Hub registry should have vulnerability findings resolved",),
+    "jfrog-registry-image-vulns": (
+        "Container images in Jfrog Artifactory registry should have vulnerability findings resolved",),
 }
 # Of clouds: title, assessment key, policy definition, severity.
 MICROSOFT_CLOUD = {
@@ -210,7 +241,24 @@ def refs(item: Check, framework: str) -> list[str]:
 def test_all_of_microsofts_are_there() -> None:
     assert set(CATALOGUE) >= {*MICROSOFT, *MICROSOFT_CLOUD}
     keys = [key for item in CATALOGUE.values() for key in item.assessment_keys]
-    assert len(keys) == len(set(keys)) == len(MICROSOFT) + len(MICROSOFT_CLOUD)
+    of_images = sum(len(keys) for _, *keys in MICROSOFT_IMAGES.values())
+    assert len(keys) == len(set(keys)) == len(MICROSOFT) + len(MICROSOFT_CLOUD) + of_images
+
+
+@pytest.mark.parametrize("id", MICROSOFT_IMAGES)
+def test_what_microsoft_publishes_of_images(id: str) -> None:
+    title, *keys = MICROSOFT_IMAGES[id]
+    item = CATALOGUE[id]
+    assert (item.title, item.severity, item.assessment_keys) == (f"[Preview] {title}", "high", tuple(keys))
+
+
+def test_every_check_of_images_takes_the_same_parameters() -> None:
+    of_images = [item for item in CATALOGUE.values() if item.category == "vulnerability"]
+    assert {item.of for item in of_images} == {"azure", "aws", "gcp", "dockerhub", "jfrog", "kubernetes"}
+    shapes = {tuple((name, repr(item.parameters[name])) for name in item.passed) for item in of_images}
+    assert len(shapes) == 1
+    listed = of_images[0].parameters["sources"].type
+    assert set(get_args(get_args(listed)[0])) == set(SOURCES)
 
 
 @pytest.mark.parametrize("id", MICROSOFT_CLOUD)
@@ -245,7 +293,9 @@ def test_a_person_can_read_it(item: Check) -> None:
     assert not item.title.endswith(".")
     assert item.why.endswith(".")
     assert item.fix.endswith(".")
-    assert item.category == ("data_plane" if item.id.startswith("k8s-") else "control_plane")
+    of_images = item.scope in (RunningContainer, RegistryImage)
+    plane = "data_plane" if item.id.startswith("k8s-") else "control_plane"
+    assert item.category == ("vulnerability" if of_images else plane)
     for parameter in item.parameters.values():
         assert parameter.doc
         assert not parameter.doc.endswith(".")
@@ -487,7 +537,7 @@ FOR_CHECKS = {
     f"scanner.{m}"
     for m in (
         *("model", "kube", "cloud", "azure", "aws", "gcp", "check"),
-        *("cidr", "quantity", "image_ref", "ports", "iam"),
+        *("cidr", "quantity", "image_ref", "images", "ports", "iam", "vulnerabilities"),
     )
 }
 FOR_PROVIDERS = {

@@ -28,7 +28,7 @@ from scanner.cli.sample import SAMPLE
 from scanner.kube import KINDS, WORKLOADS
 
 WIDTH = 100
-DEFAULT_CHECKS = sorted(id for id, check in checks.load().items() if check.on and not check.provider)
+DEFAULT_CHECKS = sorted(id for id, check in checks.load().items() if check.on and check.category == "data_plane")
 # Two checks judge nothing before they are told what is allowed.
 CONFIGURED = (
     "--param=k8s-trusted-registries.allowed_registries=acmeshop.azurecr.io",
@@ -139,7 +139,7 @@ def test_an_aks_cluster_is_shown_with_both_planes() -> None:
     assert (shop["provider"], shop["control_plane"], shop["data_plane"]) == ("azure", "partial", "partial")
     assert (factory["control_plane"], factory["data_plane"]) == ("complete", "not_asked")
     planes = {f["category"] for f in demo["findings"] if f["cluster"] and f["cluster"]["id"] == shop["id"]}
-    assert planes == {"control_plane", "data_plane"}
+    assert planes == {"control_plane", "data_plane", "vulnerability"}
     pools = {f["resource"]["name"]: f["status"] for f in demo["findings"] if f["check"] == "azure-aks-node-public-ip"}
     assert pools == {"main": "pass", "system": "pass", "checkout": "pass", "batch": "fail"}
     assert {f["resource"]["name"] for f in demo["findings"] if f["scope"] == "registry"} == {"acmeshop", "acmelab"}

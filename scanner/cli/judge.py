@@ -14,6 +14,7 @@ import msgspec
 
 from scanner import collect, resources
 from scanner.cli.interrupts import interrupts
+from scanner.cli.judge_images import NO_SOURCE, ImageJudging, source_row
 from scanner.cli.options import EXIT_INTERRUPTED, Reporting
 from scanner.cli.progress import progress
 from scanner.cli.settings import percentage, statuses
@@ -25,6 +26,7 @@ from scanner.destination import PipeClosed, drop_stdout
 from scanner.engine import LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
 from scanner.findings import Context, shown
+from scanner.images import Group
 from scanner.inventory import Counts, Inventory
 from scanner.joined import Joined
 from scanner.kube import KINDS
@@ -59,7 +61,8 @@ class Scan:
         self.min_coverage = percentage(reporting.min_coverage)
         self.id = str(uuid.uuid4())
         self.started_at = utc_now()
-        self.plans_of = _by_resource(settings.plans)
+        self.plans_of = _by_resource(plan for plan in settings.plans if plan.check.category != "vulnerability")
+        self.images = ImageJudging.of(settings.plans, self.started_at, settings.known_exploited)
         self.tally = Tally()
         self.exemptions = Exemptions(settings.exemptions, date.today())
         self.clusters = Clusters()
@@ -116,6 +119,7 @@ class Scan:
         estate = reading.estate
         cluster, account, gaps = estate.cluster, estate.account, estate.inventory.gaps
         self.joined.take(estate)
+        self.images.take(estate)
         if account:
             known = self.accounts.setdefault((account.id, account.region), account)
             known.refused = known.refused and account.refused  # refused by one look and read by another is read
@@ -124,14 +128,17 @@ class Scan:
             if account.closed:
                 return  # told for all regions of the account together, at the end
         self.counts.add(estate.inventory.counts)
+        if not (cluster or account or estate.inventory.kinds):  # a source of vulnerabilities and nothing else
+            self.gaps += [(source_row(estate.name), gap) for gap in estate.scans.gaps]
+            return
         if not cluster:
-            self.gaps += [(account, gap) for gap in gaps]
+            self.gaps += [(account, gap) for gap in (*gaps, *estate.scans.gaps)]
             self._evaluate(reading, estate.scope or f"files:{estate.name}", None, self._plans(estate), "account")
             return
         row, again = self.clusters.join(estate, cluster)
         if again:
             self.warnings.append(f"{estate.name} is a cluster that another target shows too: it is reported once")
-        self.gaps += [(row.cluster, gap) for gap in gaps if gap.what not in KINDS]
+        self.gaps += [(row.cluster, gap) for gap in (*gaps, *estate.scans.gaps) if gap.what not in KINDS]
         self._judge_outside(row, reading)
         if cluster.data_plane is not NOT_ASKED:
             named = row.cluster.uid and row.cluster.cloud_id
@@ -160,6 +167,7 @@ class Scan:
         self.gaps += [(row.cluster, gap) for gap in estate.inventory.gaps if gap.what in KINDS]
         scope = row.cluster.uid or estate.scope or row.cluster.id
         self._evaluate(reading, scope, row, self.plans_of.get(None, ()), "inside")
+        self.images.take_inside(row, scope, estate)
 
     def _judge_waiting(self) -> None:
         """When all that is known of each cluster is together. What no reading has shown of its inside is unknown."""
@@ -181,8 +189,22 @@ class Scan:
                 self.gaps += [(row.cluster, gap) for name in row.agents if name in needs for gap in beside[name].gaps]
             self._evaluate(reading, row.cluster.id, row, plans, "late")
         self.late.clear()
+        self.images.judge(self._evaluate_images)
 
-    def _evaluate(self, reading: Reading, scope_id: str, row: Row | None, plans: tuple[Plan, ...], part: str) -> None:
+    def _evaluate_images(
+        self, estate: Estate, scope_id: str, row: Row | None, plans: tuple[Plan, ...], part: str, images: list[Group]
+    ) -> None:
+        self._evaluate(Reading(estate), scope_id, self.clusters.row_of(row) if row else None, plans, part, images)
+
+    def _evaluate(
+        self,
+        reading: Reading,
+        scope_id: str,
+        row: Row | None,
+        plans: tuple[Plan, ...],
+        part: str,
+        images: Sequence[Group] = (),
+    ) -> None:
         estate = reading.estate
         cluster, account = row.cluster if row else None, estate.account
         if not plans:
@@ -196,16 +218,17 @@ class Scan:
             provider=cluster.provider if cluster else account.provider if account else "files",
             observed_at=estate.observed_at,
             cluster=cluster.ref if cluster else None,
-            account=cluster.account if cluster else account.id if account else None,
+            account=cluster.account if cluster else account.id or None if account else None,
             region=cluster.region if cluster else account.region if account else None,
             tags=cluster.tags if cluster else {},
             locate=reading.locate,
-            unlisted=resources.clusters_of(account.provider) if account and not cluster else (),
+            unlisted=resources.clusters_of(account.provider) if account and part == "account" else (),
         )
         self.judging = cluster
         tally = Tally() if again else self.tally
         settings = dataclasses.replace(self.settings, plans=plans)
-        for finding in evaluate(estate.inventory, settings, context, tally, self.exemptions, self.listed | LISTED):
+        listed = self.listed | LISTED
+        for finding in evaluate(estate.inventory, settings, context, tally, self.exemptions, listed, images):
             self._add(finding, again=again, counted_as=cluster.id if cluster else scope_id)
         if again and not self._decided():
             self.tally.counts.update({key: n for key, n in tally.counts.items() if key[3] in _CLEAN})
@@ -321,6 +344,8 @@ class Scan:
         if elsewhere and None in self.plans_of:
             names = ", ".join(sorted(elsewhere)[:5]) + (f" and {len(elsewhere) - 5} more" if elsewhere[5:] else "")
             yield f"not looked inside clusters connected by Azure Arc ({names}): scan them with `scan kubeconfig`"
+        if self.tally.unasked:
+            yield f"vulnerabilities in images are unknown where {NO_SOURCE}"
         if self.clusters.rows and any("Secret" in plan.values.get("kinds", ()) for plan in self.settings.plans):
             yield "Secrets are judged in files only: a cluster is never asked for them"
 
@@ -359,7 +384,7 @@ class Scan:
     def _incomplete(self) -> bool:
         unread = any(not gap.by_policy for _, gap in self.gaps)
         return bool(unread or self.counts.invalid or self.counts.files_failed or self.tally.total(Status.ERROR)
-                    or self.tally.total(Status.UNKNOWN))  # fmt: skip
+                    or self.tally.total(Status.UNKNOWN) > self.tally.unasked)  # fmt: skip
 
     def _tolerated(self) -> bool:
         if self.reporting.allow_incomplete:

@@ -26,6 +26,14 @@ def option(*names: str, help: str, panel: str, **more: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel=panel, **more)
 
 
+class CveSeverity(StrEnum):
+    CRITICAL = "critical"
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    NEGLIGIBLE = "negligible"
+
+
 @dataclass(frozen=True)
 class Judging:
     """Which checks run, with which parameters."""
@@ -52,6 +60,27 @@ class Judging:
     config: Annotated[
         Path | None, option(help="Configuration file; kubeposture.yaml here by default.", panel="Checks")
     ] = None
+    min_cve_severity: Annotated[
+        CveSeverity | None, option(help="Vulnerabilities less grave do not count; low by default.", panel="Images")
+    ] = None
+    fixable_only: Annotated[
+        bool, option("--fixable-only", help="Count only vulnerabilities that have a fix.", panel="Images")
+    ] = False
+    max_scan_age: Annotated[
+        int | None, option(help="Days for which a scan proves that there is nothing; 30.", panel="Images", min=1)
+    ] = None
+    known_exploited: Annotated[
+        Path | None, option(help="CISA's list of known exploited ones, JSON or CSV.", panel="Images")
+    ] = None
+
+
+@dataclass(frozen=True)
+class ImageSources:
+    """Who tells of vulnerabilities in images, beside the clouds and what runs in the clusters."""
+
+    vulnerabilities: Annotated[
+        list[str], option(help="Reports of Trivy or Grype: JSON file or directory; repeatable.", panel="Images")
+    ] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

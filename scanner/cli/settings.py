@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from scanner import config as configuration
 from scanner.cli.catalogue import catalogue
@@ -22,8 +23,19 @@ def settings_from(judging: Judging) -> tuple[Settings, Config]:
         min_severity=judging.min_severity,
         parameters=judging.param,
         include_system_namespaces=judging.include_system_namespaces,
+        of_images=_of_images(judging),
     )
     return configuration.settings(catalogue(), config, selection), config
+
+
+def _of_images(judging: Judging) -> dict[str, Any]:
+    """Parameters of the checks of images, by name."""
+    given = {
+        "min_severity": judging.min_cve_severity and judging.min_cve_severity.value,
+        "fixable_only": judging.fixable_only or None,
+        "max_scan_age": judging.max_scan_age,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _config(path: Path | None) -> Config:

@@ -111,6 +111,8 @@ class TableOutput:
         if finding.exemption:
             self._exempted.append((_where(finding), f"{_place(finding)}  {finding.check}", finding.exemption))
             return
+        if finding.reason == GapReason.NO_SOURCE:
+            return  # one note tells it for all
         if finding.status is Status.UNKNOWN and finding.resource.name == "*":
             self._unread[_where(finding), _place(finding)] += 1
             return
