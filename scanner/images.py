@@ -204,9 +204,10 @@ class Images:
         seen = digests[0] if digests else config
         if _told(tagged):
             return tuple(msgspec.structs.replace(m, digest=seen) for m in tagged), BY_TAG
-        if not seen:
-            return (Manifest("", image.platform, ()),), NO_DIGEST
-        return (self._of_digest(seen, image.platform) if digests else tagged), NOT_SCANNED
+        if digests:
+            return self._of_digest(seen, image.platform), NOT_SCANNED
+        known = tuple(map(Match, self._configs.get(config, ())))
+        return (Manifest(config, image.platform, known),), NOT_SCANNED if config else NO_DIGEST
 
     def _of_digest(self, digest: str, platform: str) -> tuple[Manifest, ...]:
         """Of one for several platforms, the manifest for this one; all of them where the platform is not known."""

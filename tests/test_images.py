@@ -1,0 +1,426 @@
+"""How images are joined with what sources say of them, and what that proves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import NOW, evaluate, judge_images, settings
+
+from scanner.check import IMAGES
+from scanner.image_ref import parse
+from scanner.images import Images, digest_of
+from scanner.inventory import Inventory, Root, RunningImage
+from scanner.kube import Resource
+from scanner.model import Evidence, Finding, Gap, GapReason
+from scanner.vulnerabilities import ImageScan, Level, Platform, Scans, Vulnerability, level_of, registry_kind
+
+A, B, INDEX, CONFIG = (f"sha256:{letter * 64}" for letter in "abcd")
+REPO = "registry.example.com/shop/web"
+IMAGE = f"{REPO}:v1"
+RUNNING = "k8s-running-image-vulns"
+AMD, ARM = "linux/amd64", "linux/arm64"
+
+
+def found(id: str = "CVE-2026-1", level: Level = Level.HIGH, **more: Any) -> Vulnerability:
+    return Vulnerability(id, level, **{"package": "openssl", "installed": "3.0", "fixed": "3.1", **more})
+
+
+def scan(*vulnerabilities: Vulnerability, digest: str = A, source: str = "trivy", **more: Any) -> ImageScan:
+    ref = parse(IMAGE)
+    given: dict[str, Any] = {
+        "registry": ref.registry, "repository": ref.repository, "digest": digest, "platform": AMD,
+        "scanned_at": NOW - timedelta(days=1),
+    }  # fmt: skip
+    return ImageScan(source=source, vulnerabilities=list(vulnerabilities), **{**given, **more})
+
+
+def running(image_id: str = f"{REPO}@{A}", image: str = IMAGE, platform: str = AMD, pods: int = 1) -> RunningImage:
+    return RunningImage("app", image, image_id, platform, pods)
+
+
+def groups(images: list[RunningImage], scans: list[ImageScan], **said: Any) -> tuple[Any, dict[str, int]]:
+    store = Images(NOW, said.pop("known_exploited", frozenset()))
+    store.take(Scans(scans=scans, **said))
+    root = Root(Resource("apps", "Deployment", "shop", "web"), [], images)
+    found, counts = store.running(Inventory(kinds=["pods"], roots=[root]))
+    return found, {name: getattr(counts, name) for name in counts.__struct_fields__}
+
+
+def judged(images: list[RunningImage], scans: list[ImageScan], *, params: Any = None, **said: Any) -> Finding:
+    """The one finding on a container."""
+    chosen = settings(RUNNING, params=params)
+    subjects, _ = groups(images, scans, **said)
+    inventory = Inventory(kinds=["pods", "nodes", "namespaces", IMAGES])
+    (finding,) = evaluate(inventory, chosen, live=True, groups=subjects)
+    return finding
+
+
+def why(finding: Finding) -> tuple[str, str]:
+    return finding.status.value, finding.reason
+
+
+# -- by what a scan is found -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image_id", "digest"),
+    [
+        (f"{REPO}@{A}", A),
+        (f"docker-pullable://{REPO}@{A}", A),
+        (f"docker://{A}", ""),
+        (A, ""),
+        ("", ""),
+        (f"{REPO}@sha256:short", ""),
+        (f"{REPO}@{A.upper()}", ""),
+        (f"x@{A}@{B}", B),
+    ],
+)
+def test_the_manifest_that_a_node_tells(image_id, digest):
+    assert digest_of(image_id) == digest
+
+
+def test_a_finished_scan_of_the_digest_proves_that_there_is_nothing():
+    assert why(judged([running()], [scan()])) == ("pass", "")
+
+
+@pytest.mark.parametrize("image_id", [CONFIG, f"docker://{CONFIG}"])
+def test_some_nodes_tell_the_configuration_alone(image_id):
+    scans = [scan(digest="", config_digest=CONFIG)]
+    assert why(judged([running(image_id)], scans)) == ("pass", "")
+    assert groups([running(image_id)], scans)[1]["by_digest"] == 1
+
+
+def test_a_config_digest_is_no_manifest():
+    assert why(judged([running(A)], [scan()])) == ("unknown", "not_scanned")
+
+
+def test_before_the_node_tells_the_digest_that_was_asked_for_counts():
+    pinned = f"{REPO}@{A}"
+    assert why(judged([running("", image=pinned)], [scan()])) == ("pass", "")
+    assert why(judged([running("", image=pinned)], [scan(found())])) == ("fail", "vulnerable")
+
+
+def test_what_is_asked_for_by_digest_is_never_looked_up_by_tag():
+    assert why(judged([running("", image=f"{IMAGE}@{B}")], [scan(found(), tags=("v1",))])) == ("unknown", "not_scanned")
+
+
+@pytest.mark.parametrize("image_id", ["", f"{REPO}@{B}"])
+def test_a_tag_may_prove_a_fail_and_never_a_pass(image_id):
+    fails = judged([running(image_id)], [scan(found(), tags=("v1",))])
+    assert why(fails) == ("fail", "vulnerable")
+    assert "by its tag, which may have moved" in fails.message
+    assert why(judged([running(image_id)], [scan(tags=("v1",))])) == ("unknown", "not_certain")
+    assert groups([running(image_id)], [scan(tags=("v1",))])[1]["by_tag"] == 1
+
+
+def test_a_tag_that_is_not_given_is_latest():
+    bare = running("", image=REPO)
+    assert why(judged([bare], [scan(found(), tags=("latest",))])) == ("fail", "vulnerable")
+    assert why(judged([bare], [scan(found(), tags=("v1",))])) == ("unknown", "no_digest")
+
+
+def test_mirrors_share_what_is_known_of_a_digest():
+    mirrored = running(f"mirror.example.com/hub/web@{A}", image="mirror.example.com/hub/web:x")
+    assert why(judged([mirrored], [scan(found())])) == ("fail", "vulnerable")
+
+
+def test_short_names_are_docker_hubs():
+    scans = [scan(found(), digest="", registry="docker.io", repository="library/redis", tags=("7",))]
+    for name in ("redis:7", "docker.io/library/redis:7", "index.docker.io/redis:7"):
+        assert why(judged([running("", image=name)], scans)) == ("fail", "vulnerable")
+
+
+def test_the_ways_of_being_found_add_up():
+    images = [
+        running(),
+        running(f"{REPO}@{B}"),
+        running("", image=f"{REPO}:v2"),
+        running(f"{REPO}@{INDEX}", image=f"{REPO}:v3"),
+    ]
+    _, counts = groups(images, [scan(tags=("v1",))])
+    assert counts == {"running": 4, "by_digest": 1, "by_tag": 1, "not_scanned": 1, "no_digest": 1}
+
+
+IDS = st.sampled_from(["", A, f"{REPO}@{A}", f"{REPO}@{B}", f"docker://{CONFIG}", "nonsense", f"{REPO}@{INDEX}"])
+NAMES = st.sampled_from([IMAGE, REPO, f"{REPO}@{A}", "redis", "", "@", f"{REPO}:v9"])
+PLATFORMS = st.sampled_from(["", AMD, ARM, "windows/amd64"])
+RUNS = st.builds(RunningImage, st.just("app"), NAMES, IDS, PLATFORMS, st.integers(1, 9))
+SCANS = st.builds(
+    scan,
+    digest=st.sampled_from([A, B, ""]),
+    config_digest=st.sampled_from(["", CONFIG]),
+    platform=st.sampled_from([None, "", AMD, ARM]),
+    tags=st.sampled_from([None, (), ("v1",), ("latest", "v9")]),
+    unfinished=st.sampled_from(["", "", "not_scanned"]),
+    scanned_at=st.sampled_from([None, NOW, NOW - timedelta(days=400), NOW + timedelta(days=3)]),
+)
+
+
+@given(st.lists(RUNS, min_size=1, max_size=4, unique=True), st.lists(SCANS, max_size=4), st.booleans())
+def test_every_running_image_is_counted_once_and_no_pass_lacks_its_proof(images, scans, indexed):
+    indexes = {INDEX: [Platform(A, AMD), Platform(B, ARM)]} if indexed else {}
+    _, counts = groups(images, scans, indexes=indexes)
+    assert counts.pop("running") == len(images) == sum(counts.values())
+    finding = judged(images, scans, indexes=indexes)
+    proofs = [s for s in scans if not s.unfinished and s.scanned_at == NOW and s.platform != ""]
+    assert finding.status.value in ("pass", "unknown")
+    assert finding.status.value == "unknown" or proofs
+
+
+# -- platforms -------------------------------------------------------------------------------------------------------
+
+MULTI = {INDEX: [Platform(A, AMD), Platform(B, f"{ARM}/v8")]}
+
+
+@pytest.mark.parametrize(
+    ("platform", "status"), [(AMD, "pass"), (ARM, "fail"), ("", "fail"), ("linux/s390x", "unknown")]
+)
+def test_each_nodes_platform_is_judged(platform, status):
+    scans = [scan(platform=None), scan(found(), digest=B, platform=None)]
+    image = running(f"{REPO}@{INDEX}", platform=platform)
+    assert judged([image], scans, indexes=MULTI).status == status
+
+
+def test_on_two_platforms_the_worse_one_counts():
+    scans = [scan(platform=None), scan(found(), digest=B, platform=None)]
+    on = [running(f"{REPO}@{INDEX}", platform=AMD, pods=3), running(f"{REPO}@{INDEX}", platform=ARM, pods=2)]
+    finding = judged(on, scans, indexes=MULTI)
+    assert (finding.status, finding.occurrences) == ("fail", 2)
+    assert [e.value for e in finding.evidence if e.path == "digest"] == [f"{A} ({AMD})", f"{B} ({ARM}/v8)"]
+
+
+def test_where_the_platform_is_not_known_all_must_be_clean():
+    image = running(f"{REPO}@{INDEX}", platform="")
+    assert why(judged([image], [scan(platform=None)], indexes=MULTI)) == ("unknown", "not_scanned")
+    both = [scan(platform=None), scan(digest=B, platform=None)]
+    assert why(judged([image], both, indexes=MULTI)) == ("pass", "")
+
+
+def test_a_scan_of_an_index_is_of_one_platform():
+    """Trivy tells the digest of the index and which platform it has looked at."""
+    scans = [scan(digest=INDEX, platform=AMD)]
+    assert why(judged([running(f"{REPO}@{INDEX}")], scans)) == ("pass", "")
+    assert why(judged([running(f"{REPO}@{INDEX}")], scans, indexes=MULTI)) == ("pass", "")
+    for indexes in ({}, MULTI):
+        elsewhere = running(f"{REPO}@{INDEX}", platform=ARM)
+        assert why(judged([elsewhere], scans, indexes=indexes)) == ("unknown", "not_scanned")
+
+
+@pytest.mark.parametrize(("of_scan", "of_node"), [("", AMD), (AMD, ""), ("", "")])
+def test_a_platform_that_nobody_tells_proves_no_pass(of_scan, of_node):
+    image = running(platform=of_node)
+    assert why(judged([image], [scan(platform=of_scan)])) == ("unknown", "not_certain")
+    assert why(judged([image], [scan(found(), platform=of_scan)])) == ("fail", "vulnerable")
+
+
+# -- what proves that there is nothing -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scan_", "reason"),
+    [
+        (scan(scanned_at=None), "scan_time_unknown"),
+        (scan(scanned_at=NOW + timedelta(days=2)), "scan_time_unknown"),
+        (scan(scanned_at=NOW - timedelta(days=31)), "stale_scan"),
+        (scan(scanned_at=(NOW - timedelta(days=31)).replace(tzinfo=None)), "stale_scan"),
+        (scan(unfinished="in_progress"), "in_progress"),
+        (scan(unfinished="failed"), "failed"),
+        (scan(only_fixed=True), "only_fixed"),
+    ],
+)
+def test_a_scan_that_proves_nothing(scan_, reason):
+    assert why(judged([running()], [scan_])) == ("unknown", reason)
+    assert why(judged([running()], [scan_, scan(source="grype")])) == ("pass", "")
+
+
+def test_the_age_of_a_proof_can_be_set():
+    old = [scan(scanned_at=NOW - timedelta(days=31))]
+    assert why(judged([running()], old, params={"max_scan_age": 40})) == ("pass", "")
+
+
+def test_what_leaves_out_what_has_no_fix_is_enough_where_only_fixable_ones_count():
+    assert why(judged([running()], [scan(only_fixed=True)], params={"fixable_only": True})) == ("pass", "")
+
+
+@pytest.mark.parametrize("unfinished", ["incomplete", "failed"])
+def test_what_was_found_before_a_scan_failed_counts(unfinished):
+    assert why(judged([running()], [scan(found(), unfinished=unfinished)])) == ("fail", "vulnerable")
+
+
+def test_vulnerabilities_in_an_old_scan_still_count():
+    assert why(judged([running()], [scan(found(), scanned_at=NOW - timedelta(days=900))])) == ("fail", "vulnerable")
+
+
+def test_of_one_source_the_newest_scan_counts():
+    old, new = NOW - timedelta(days=9), NOW - timedelta(days=1)
+    for scans in (
+        [scan(found(), scanned_at=old), scan(scanned_at=new)],
+        [scan(scanned_at=new), scan(found(), scanned_at=old)],
+    ):
+        assert why(judged([running()], scans)) == ("pass", "")
+    assert why(judged([running()], [scan(scanned_at=old), scan(found(), scanned_at=new)])) == ("fail", "vulnerable")
+
+
+def test_a_narrower_scan_does_not_take_the_place_of_a_wider_one():
+    scans = [scan(found(fixed=""), scanned_at=NOW - timedelta(days=9)), scan(only_fixed=True)]
+    assert why(judged([running()], scans)) == ("fail", "vulnerable")
+
+
+def test_two_digests_of_a_roll_out_are_one_finding():
+    both = [running(pods=2), running(f"{REPO}@{B}", pods=3)]
+    finding = judged(both, [scan(), scan(found(), digest=B)])
+    assert (finding.status, finding.occurrences) == ("fail", 3)
+    assert why(judged(both, [scan()])) == ("unknown", "not_scanned")
+    alone = judged([running(f"{REPO}@{B}")], [scan(found(), digest=B)])
+    assert alone.id == finding.id
+
+
+def test_a_rebuild_with_the_same_vulnerabilities_is_the_same_finding():
+    one = judged([running()], [scan(found())])
+    two = judged([running(f"{REPO}@{B}", image=f"{REPO}:v2")], [scan(found(), digest=B)])
+    assert (one.id, one.message) == (two.id, two.message)
+
+
+# -- what counts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "floor", "status"),
+    [
+        (Level.LOW, "low", "fail"),
+        (Level.NEGLIGIBLE, "low", "pass"),
+        (Level.NEGLIGIBLE, "negligible", "fail"),
+        (Level.MEDIUM, "high", "pass"),
+        (Level.HIGH, "high", "fail"),
+        (Level.UNKNOWN, "low", "fail"),
+        (Level.UNKNOWN, "negligible", "fail"),
+        (Level.UNKNOWN, "medium", "unknown"),
+        (Level.UNKNOWN, "critical", "unknown"),
+    ],
+)
+def test_the_floor(level, floor, status):
+    finding = judged([running()], [scan(found(level=level))], params={"min_severity": floor})
+    assert finding.status == status
+
+
+def test_what_has_no_fix_can_be_left_out():
+    scans = [scan(found(fixed=""))]
+    assert why(judged([running()], scans)) == ("fail", "vulnerable")
+    assert why(judged([running()], scans, params={"fixable_only": True})) == ("pass", "")
+    unrated = [scan(found(level=Level.UNKNOWN, fixed=""))]
+    assert why(judged([running()], unrated, params={"fixable_only": True, "min_severity": "high"})) == ("pass", "")
+
+
+def test_the_worst_that_counts_decides_how_much_a_finding_weighs():
+    finding = judged([running()], [scan(found("CVE-1", Level.MEDIUM), found("CVE-2", Level.LOW))])
+    assert finding.severity == "medium"
+    assert Evidence("recommendation.severity", "high") in finding.evidence
+    assert judged([running()], [scan(found("CVE-1", Level.CRITICAL))]).severity == "critical"
+
+
+def test_a_vulnerability_that_two_sources_know_is_one():
+    one = found("CVE-2026-1", Level.LOW, fixed="")
+    other = found("CVE-2026-1", Level.CRITICAL)
+    scans = [scan(other, source="grype"), scan(one, source="defender", platform=None)]
+    finding = judged([running()], scans)
+    assert finding.message.startswith("1 vulnerability (1 low), none with a fix")
+    named = [e.path for e in finding.evidence if e.path.startswith("source[")]
+    assert named == ["source[defender]", "source[grype]"]
+    preferred = judged([running()], scans, params={"sources": ["grype"]})
+    assert preferred.message.startswith("1 vulnerability (1 critical), 1 with a fix")
+
+
+def test_twenty_are_shown_the_worst_first_and_all_are_counted():
+    many = [found(f"CVE-2026-{n}", Level.LOW if n < 900 else Level.CRITICAL) for n in range(1000)]
+    finding = judged([running()], [scan(*many)])
+    shown = [e for e in finding.evidence if e.path.startswith("CVE-")]
+    assert len(shown) == 20
+    assert all(e.value.startswith("critical") for e in shown)
+    assert Evidence("found", "100 critical, 900 low") in finding.evidence
+
+
+def test_what_is_known_to_be_exploited_comes_first():
+    scans = [scan(found("CVE-2026-1", Level.CRITICAL, cvss=10.0), found("CVE-2026-2", Level.LOW))]
+    finding = judged([running()], scans, known_exploited=frozenset({"CVE-2026-2"}))
+    shown = [e for e in finding.evidence if e.path.startswith("CVE-")]
+    assert shown[0].path == "CVE-2026-2[openssl]"
+    assert shown[0].value.startswith("known exploited, low")
+    assert "1 known to be exploited; first CVE-2026-2" in finding.message
+    assert finding.severity == "critical"
+
+
+# -- sources that were refused ---------------------------------------------------------------------------------------
+
+
+def test_a_source_that_was_refused_is_the_reason():
+    gap = Gap(what="defender", reason=GapReason.FORBIDDEN, permission="Microsoft.Security/assessments/read")
+    finding = judged([running()], [scan(digest=B)], gaps=[gap])
+    assert why(finding) == ("unknown", "forbidden")
+    assert "Microsoft.Security/assessments/read" in finding.message
+    assert why(judged([running()], [scan()], gaps=[gap])) == ("pass", "")
+    assert why(judged([running()], [scan(found())], gaps=[gap])) == ("fail", "vulnerable")
+
+
+def test_a_source_of_other_registries_is_no_reason():
+    gap = Gap(what="ecr", reason=GapReason.FORBIDDEN)
+    assert why(judged([running()], [scan(digest=B)], gaps=[gap])) == ("unknown", "not_scanned")
+
+
+# -- words -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "cvss", "level"),
+    [
+        ("CRITICAL", None, "critical"),
+        ("Important", None, "high"),
+        ("moderate", 9.9, "medium"),
+        ("MINIMAL", None, "negligible"),
+        ("INFORMATIONAL", None, "negligible"),
+        ("UNDEFINED", None, "unknown"),
+        ("", 9.0, "critical"),
+        (None, 8.9, "high"),
+        ("UNTRIAGED", 3.9, "low"),
+        (None, 0.0, "unknown"),
+    ],
+)
+def test_words_of_sources(word, cvss, level):
+    assert level_of(word, cvss) == level
+
+
+@pytest.mark.parametrize(
+    ("host", "kind"),
+    [
+        ("acme.azurecr.io", "azure"),
+        ("acme.azurecr.cn", "azure"),
+        ("111122223333.dkr.ecr.eu-west-1.amazonaws.com", "aws"),
+        ("111122223333.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "aws"),
+        ("111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn", "aws"),
+        ("europe-docker.pkg.dev", "gcp"),
+        ("eu.gcr.io", "gcp"),
+        ("gcr.io", "gcp"),
+        ("docker.io", "dockerhub"),
+        ("acme.jfrog.io", "jfrog"),
+        ("public.ecr.aws", ""),
+        ("azurecr.io.example.com", ""),
+        ("mcr.microsoft.com", ""),
+    ],
+)
+def test_kinds_of_registries(host, kind):
+    assert registry_kind(host) == kind
+
+
+def test_a_registry_is_judged_by_each_digest_that_a_tag_points_to():
+    host = "111122223333.dkr.ecr.eu-west-1.amazonaws.com"
+    document = {
+        "scans": [
+            {"source": "ecr", "registry": host, "repository": "a", "digest": digest, "tags": tags}
+            for digest, tags in ((A, ["v1", "v2"]), (B, ["old"]), (INDEX, []))
+        ]
+    }  # fmt: skip
+    findings = judge_images(document, "aws-registry-image-vulns")
+    assert [f.resource.name.rpartition("@")[2] for f in findings] == [A, B]
