@@ -32,6 +32,9 @@ from scanner.owners import (
     root_of_pod,
 )
 
+# What one pod runs: its containers, the platform of its node, and what that says of each kind of containers.
+_Run = tuple[Any, ...]
+
 
 @dataclass(slots=True)
 class _Pending:
@@ -46,7 +49,7 @@ class _Pending:
     shapes: dict[kube.Workload, Shape] = field(default_factory=dict)
     templates: list[tuple[PodSource, Source | None]] = field(default_factory=list)
     broken: list[tuple[str, str | None]] = field(default_factory=list)  # what was not understood, in which container
-    images: Counter[RunningImage] = field(default_factory=Counter)  # of one pod each, by how many pods run it
+    running: dict[_Run, int] = field(default_factory=dict)  # by how many pods
 
     def add(self, view: kube.Workload, source: Source | None) -> Shape:
         return self.shapes.setdefault(view, Shape(view, source=source))
@@ -75,6 +78,7 @@ class Fold:
     _roots: dict[RootKey, _Pending] = field(default_factory=dict)
     _owners: dict[RootKey, RootKey | None] = field(default_factory=dict)
     _with_pods: set[tuple[str, str]] = field(default_factory=set)  # namespace and name of ReplicaSets that run pods
+    _runs: dict[_Run, _Run] = field(default_factory=dict)
     _ingresses: list[tuple[wire.Ingress, Resource]] = field(default_factory=list)
     _out: Inventory = field(init=False)
 
@@ -153,11 +157,16 @@ class Fold:
         else:
             shape = self._add_running(key, root, spec, meta, source)
             if shape and self.lookups.in_cluster:
-                root.images.update(_running(shape.workload, pod.status, self._platform(spec)))
+                self._add_images(root, shape, pod.status, spec)
 
-    def _platform(self, spec: bytes) -> str:
+    def _add_images(self, root: _Pending, shape: Shape, status: wire.PodStatus | None, spec: bytes) -> None:
         node = NODE_NAME.search(spec)
-        return self.lookups.platforms.get(node[1].decode("utf-8", "replace"), "") if node else ""
+        platform = self.lookups.platforms.get(node[1].decode("utf-8", "replace"), "") if node else ""
+        run = (_images_of(shape.workload), platform, *_image_ids(status))
+        if run not in root.running:  # thousands of roots run a few images: their names are kept once
+            run = self._runs.setdefault(run, run)
+            root.running[run] = 0
+        root.running[run] += 1
 
     def _add_running(
         self, key: RootKey, root: _Pending, spec: bytes, meta: wire.PodMeta, source: Source | None
@@ -293,8 +302,8 @@ class Fold:
             for message, container in root.broken:
                 self.not_understood(resource, message, container)
             if root.shapes:
-                images = [msgspec.structs.replace(image, pods=n) for image, n in sorted(root.images.items())]
-                out.roots.append(Root(resource, list(root.shapes.values()), images))
+                out.roots.append(Root(resource, list(root.shapes.values()), _running(root)))
+        self._runs.clear()
         out.ingresses = ingress.ingresses(self._ingresses, self.ingress_facts, self.lookups)
         if len(self.lookups.clouds) == 1:
             (out.cloud_of_nodes,) = self.lookups.clouds
@@ -323,7 +332,8 @@ class Fold:
                 known.names = sorted({*known.names, *shape.names})[:PODS_KEPT]
         target.templates += moved.templates
         target.broken += moved.broken
-        target.images += moved.images
+        for run, pods in moved.running.items():
+            target.running[run] = target.running.get(run, 0) + pods
 
     # -- identity -----------------------------------------------------------------------------------------------------
 
@@ -362,27 +372,37 @@ def _root_resource(key: RootKey, root: _Pending) -> Resource:
     )
 
 
-def _running(pod: kube.Workload, status: wire.PodStatus | None, platform: str) -> Iterator[RunningImage]:
-    """One for each container, also of those whose image no status tells yet."""
-    ids = _image_ids(status) if status else {}
-    for container in pod.containers:
-        name = EPHEMERAL if container.kind == "ephemeral" else container.name
-        yield RunningImage(name, container.image, ids.get((container.kind, container.name), ""), platform)
+def _images_of(pod: kube.Workload) -> tuple[tuple[str, str, str], ...]:
+    """Kind, name and image of each container."""
+    return tuple((c.kind, c.name, c.image) for c in pod.containers)
 
 
-def _image_ids(status: wire.PodStatus) -> dict[tuple[str, str], str]:
-    found: dict[tuple[str, str], str] = {}
-    for kind, data in (
-        ("regular", status.container_statuses),
-        ("init", status.init_container_statuses),
-        ("ephemeral", status.ephemeral_container_statuses),
+def _image_ids(status: wire.PodStatus | None) -> Iterator[tuple[wire.ContainerStatus, ...]]:
+    """What the node says of regular, init and ephemeral containers; nothing where that is not understood."""
+    for data in (
+        (status.container_statuses, status.init_container_statuses, status.ephemeral_container_statuses)
+        if status
+        else ()
     ):
         try:
-            listed = () if isinstance(data, UnsetType) else decode(data, _STATUSES) or ()
+            yield () if isinstance(data, UnsetType) else decode(data, _STATUSES) or ()
         except NotUnderstood:
-            continue  # what such a container runs is not known
-        found |= {(kind, one.name or ""): one.image_id or "" for one in listed}
-    return found
+            yield ()
+
+
+def _running(root: _Pending) -> list[RunningImage]:
+    """One for each container, image, id and platform, also of those whose image no node tells yet."""
+    found: Counter[tuple[str, str, str, str]] = Counter()
+    for (containers, platform, *statuses), pods in root.running.items():
+        ids = {
+            (kind, one.name): one.image_id or ""
+            for kind, listed in zip(("regular", "init", "ephemeral"), statuses, strict=False)
+            for one in listed
+        }
+        for kind, name, image in containers:
+            shown = EPHEMERAL if kind == "ephemeral" else name
+            found[shown, image, ids.get((kind, name), ""), platform] += pods
+    return [RunningImage(*key, pods=pods) for key, pods in sorted(found.items())]
 
 
 _STATUSES: Any = tuple[wire.ContainerStatus, ...] | None

@@ -96,8 +96,10 @@ def settings(
         given[only] = dict(params)
     selection = config.Selection(profile=profile, checks=wanted)
     chosen = config.settings(catalogue or checks.load(), config.Config(parameters=given), selection)
+    if wanted:
+        return chosen
     inside = [plan for plan in chosen.only().plans if plan.check.category == "data_plane"]
-    return chosen if wanted else replace(chosen, plans=tuple(inside))
+    return replace(chosen, plans=tuple(inside))
 
 
 def evaluate(
@@ -274,7 +276,7 @@ def judge_images(source: Objects, check: str, **choice: Any) -> list[Finding]:
         images.take(msgspec.convert(said, Scans))
     running = inventory([d for d in documents if "scans" not in d], live=True)
     (plan,) = chosen.plans
-    groups, _ = images.running(running)
+    groups = list(images.running(running.roots))
     if plan.check.scope is RegistryImage:
         groups = [group for _, group in images.registered(plan.check.of)]
     judged = workloads.Inventory(kinds=[*running.kinds, IMAGES], gaps=running.gaps, invalid=running.invalid)

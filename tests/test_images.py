@@ -12,7 +12,7 @@ from support import NOW, evaluate, judge_images, settings
 
 from scanner.check import IMAGES
 from scanner.image_ref import parse
-from scanner.images import Images, digest_of
+from scanner.images import Images, Packed, digest_of
 from scanner.inventory import Inventory, Root, RunningImage
 from scanner.kube import Resource
 from scanner.model import Evidence, Finding, Gap, GapReason
@@ -46,8 +46,8 @@ def groups(images: list[RunningImage], scans: list[ImageScan], **said: Any) -> t
     store = Images(NOW, said.pop("known_exploited", frozenset()))
     store.take(Scans(scans=scans, **said))
     root = Root(Resource("apps", "Deployment", "shop", "web"), [], images)
-    found, counts = store.running(Inventory(kinds=["pods"], roots=[root]))
-    return found, {name: getattr(counts, name) for name in counts.__struct_fields__}
+    counts = store.counts([root])
+    return list(store.running(Packed([root]))), {name: getattr(counts, name) for name in counts.__struct_fields__}
 
 
 def judged(images: list[RunningImage], scans: list[ImageScan], *, params: Any = None, **said: Any) -> Finding:

@@ -166,8 +166,8 @@ class Scan:
         estate = reading.estate
         self.gaps += [(row.cluster, gap) for gap in estate.inventory.gaps if gap.what in KINDS]
         scope = row.cluster.uid or estate.scope or row.cluster.id
-        self._evaluate(reading, scope, row, self.plans_of.get(None, ()), "inside")
         self.images.take_inside(row, scope, estate)
+        self._evaluate(reading, scope, row, self.plans_of.get(None, ()), "inside")
 
     def _judge_waiting(self) -> None:
         """When all that is known of each cluster is together. What no reading has shown of its inside is unknown."""
@@ -192,7 +192,13 @@ class Scan:
         self.images.judge(self._evaluate_images)
 
     def _evaluate_images(
-        self, estate: Estate, scope_id: str, row: Row | None, plans: tuple[Plan, ...], part: str, images: list[Group]
+        self,
+        estate: Estate,
+        scope_id: str,
+        row: Row | None,
+        plans: tuple[Plan, ...],
+        part: str,
+        images: Iterable[Group],
     ) -> None:
         self._evaluate(Reading(estate), scope_id, self.clusters.row_of(row) if row else None, plans, part, images)
 
@@ -203,7 +209,7 @@ class Scan:
         row: Row | None,
         plans: tuple[Plan, ...],
         part: str,
-        images: Sequence[Group] = (),
+        images: Iterable[Group] = (),
     ) -> None:
         estate = reading.estate
         cluster, account = row.cluster if row else None, estate.account

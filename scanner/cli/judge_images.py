@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-import msgspec
-
 from scanner.azure import ContainerRegistry
 from scanner.check import IMAGES
 from scanner.clusters import Row
 from scanner.collect import Estate
 from scanner.config import Plan
-from scanner.images import Group, Images, RegistryImage, RunningContainer
-from scanner.inventory import Inventory, Root
+from scanner.images import Group, Images, Packed, RegistryImage, RunningContainer
+from scanner.inventory import Inventory
 from scanner.model import Account, Gap, GapReason, PlaneState
 
 NO_SOURCE = (
@@ -32,17 +29,24 @@ class Evaluate(Protocol):
     """Judges an estate under a scope, with the plans and images given, as a part that is judged once."""
 
     def __call__(
-        self, estate: Estate, scope_id: str, row: Row | None, plans: tuple[Plan, ...], part: str, images: list[Group]
+        self,
+        estate: Estate,
+        scope_id: str,
+        row: Row | None,
+        plans: tuple[Plan, ...],
+        part: str,
+        images: Iterable[Group],
     ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Inside:
-    """What runs in a cluster, packed: all clusters wait for the last source."""
+    """What runs in a cluster: all clusters wait for the last source."""
 
     row: Row
     scope: str
-    packed: bytes
+    estate: Estate
+    running: Packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +101,12 @@ class ImageJudging:
         lost = Gap(what="pods", reason=GapReason.BAD_DATA, detail=f"{broken} of them or their parts are not understood")
         inside = Inventory(
             kinds=[*inventory.kinds, IMAGES],
-            roots=[Root(root.resource, [], root.images) for root in inventory.roots if root.images],
             gaps=inventory.gaps_of(("pods",)) + ([lost] if broken else []),
             namespace_labels=inventory.namespace_labels,
             cloud_of_nodes=inventory.cloud_of_nodes,
         )
         alone = Estate(estate.name, inside, estate.cluster, keys=estate.keys, observed_at=estate.observed_at)
-        self.insides.append(_Inside(row, scope, zlib.compress(msgspec.msgpack.encode(alone), 1)))
+        self.insides.append(_Inside(row, scope, alone, Packed(inventory.roots)))
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
@@ -116,16 +119,16 @@ class ImageJudging:
                 self._judge_registries(plan, evaluate)
 
     def _judge_inside(self, inside: _Inside, evaluate: Evaluate) -> None:
-        estate = msgspec.msgpack.decode(zlib.decompress(inside.packed), type=Estate)
-        row = inside.row
-        groups, counts = self.images.running(estate.inventory)
+        estate, row = inside.estate, inside.row
+        counts = self.images.counts(inside.running)
         if row.cluster.images is None or row.cluster.images.running < counts.running:
             row.cluster.images = counts
         of = _cloud_of(row, estate)
         plans = tuple(p for p in self.plans if p.check.scope is RunningContainer and p.check.of == of)
-        if groups and not self.images.known:  # told once, not for each image
+        groups: Iterable[Group] = self.images.running(inside.running)
+        if counts.running and not self.images.known:  # told once, not for each image
             estate.inventory.gaps.append(self._unknown(self.images.gaps))
-            groups = []
+            groups = ()
         evaluate(estate, inside.scope, row, plans, "running", groups)
 
     def _unknown(self, gaps: list[Gap]) -> Gap:
