@@ -15,7 +15,7 @@ from scanner import image_ref
 from scanner.inventory import Root, RunningImage
 from scanner.kube import Resource
 from scanner.model import Gap, ImageCounts
-from scanner.vulnerabilities import SOURCES, ImageScan, Platform, Scans, Shared, registry_kind
+from scanner.vulnerabilities import INSIDE, SOURCES, ImageScan, Platform, Scans, Shared, registry_kind
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RUNTIMES = ("docker-pullable://", "docker://")
@@ -129,7 +129,6 @@ class Images:
 
     as_of: datetime
     known_exploited: frozenset[str] = frozenset()
-    asked: set[str] = field(default_factory=set)
     gaps: list[Gap] = field(default_factory=list)
     indexes: dict[str, list[Platform]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)  # kinds of registries that running images come from
@@ -141,8 +140,6 @@ class Images:
     _shared: Shared = field(default_factory=Shared)
 
     def take(self, scans: Scans) -> None:
-        self.asked.update(scans.asked)
-        self.gaps += scans.gaps
         self.indexes |= scans.indexes
         for scan in scans.scans:
             scan.vulnerabilities = [self._shared.one(found) for found in scan.vulnerabilities]
@@ -155,9 +152,9 @@ class Images:
                 self._names[f"{scan.registry}/{scan.repository}:{tag}"].append(scan)
 
     def _register(self, scan: ImageScan) -> None:
-        kind = registry_kind(scan.registry) or (SOURCES.get(scan.source, "") if scan.registry else "")
-        if not kind or scan.tags == ():
-            return  # of no registry that a check is about, or nothing points to it
+        kind = registry_kind(scan.registry) or ("jfrog" if scan.source == "xray" else "")  # under any name
+        if not kind or scan.tags == () or scan.source == INSIDE:
+            return  # of no registry that a check is about, or nothing points to it, or it tells of what runs
         key = (scan.registry, scan.repository, scan.digest)
         known = self._registered.setdefault(key, _Registered(*key))
         known.tags.update(scan.tags or ())
@@ -175,11 +172,12 @@ class Images:
 
     # -- what runs ----------------------------------------------------------------------------------------------------
 
-    def running(self, roots: Iterable[Root]) -> Iterator[Group]:
-        """Every container of a cluster with its images."""
+    def running(self, roots: Iterable[Root], gaps: Sequence[Gap] = ()) -> Iterator[Group]:
+        """Every container of a cluster with its images; `gaps` are of the cluster's own sources."""
         for root in roots:
+            here = [gap for gap in gaps if gap.namespace in ("*", root.resource.namespace)]
             for name, images in _by_container(root):
-                yield Group(root.resource, name, [self._container(image) for image in images])
+                yield Group(root.resource, name, [self._container(image, here) for image in images])
 
     def counts(self, roots: Iterable[Root]) -> ImageCounts:
         """How the images of a cluster were found."""
@@ -190,14 +188,14 @@ class Images:
                 counts.count(self._found(image)[1])
         return counts
 
-    def _container(self, image: RunningImage) -> RunningContainer:
+    def _container(self, image: RunningImage, gaps: Sequence[Gap]) -> RunningContainer:
         manifests, _ = self._found(image)
         return RunningContainer(
             name=image.container,
             pods=image.pods,
             images=(image.image,),
             manifests=manifests,
-            gaps=self._gaps_of(image_ref.parse(image.image).registry),
+            gaps=(*gaps, *self._gaps_of(image_ref.parse(image.image).registry)),
             known_exploited=self.known_exploited,
             as_of=self.as_of,
         )

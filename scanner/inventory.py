@@ -95,6 +95,7 @@ class Inventory(msgspec.Struct):
     gaps: list[Gap] = []
     namespace_labels: dict[str, dict[str, str]] = {}
     cloud_of_nodes: str = ""  # azure, aws or gcp, where the labels of nodes tell it
+    platform_of_nodes: str = ""  # where every node has the same one, such as linux/amd64
     counts: Counts = msgspec.field(default_factory=Counts)
 
     @property

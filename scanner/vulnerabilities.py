@@ -6,7 +6,7 @@ was found; that an image has no findings proves nothing unless its scan has fini
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 
@@ -26,6 +26,8 @@ SOURCES: Mapping[str, str] = {
     "trivy": "",
     "grype": "",
 }
+
+INSIDE = "trivy-operator"  # looks at what runs in its cluster, not at registries
 
 
 class Level(StrEnum):
@@ -75,6 +77,18 @@ def level_of(word: str | None, cvss: float | None = None) -> Level:
     if level is Level.UNKNOWN and cvss is not None:
         return next((rated for least, rated in _SCORES if cvss >= least), level)
     return level
+
+
+_EARLIEST = 2000  # a year: Go writes a time that was never set as one of the year 1
+
+
+def time_of(text: str | None) -> datetime | None:
+    """An RFC 3339 time, None for anything else: of a scan whose time nobody tells nothing is proven."""
+    try:
+        time = msgspec.convert(text, datetime)
+    except msgspec.ValidationError:
+        return None
+    return time if time.tzinfo and time.year >= _EARLIEST else None
 
 
 class Vulnerability(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -148,6 +162,25 @@ class Shared:
 
     def one(self, found: Vulnerability) -> Vulnerability:
         return self._records.setdefault(found, found)
+
+    def found(
+        self, id: str, level: Level, package: str = "", installed: str = "", fixed: str = "", cvss: float | None = None
+    ) -> Vulnerability:
+        """The record of what a source told, its texts cut to a bearable length; a score that cannot be is none."""
+        texts = (id[:100], package[:200], installed[:100], fixed[:100])
+        score = cvss if cvss is not None and 0 <= cvss <= 10 else None
+        id, package, installed, fixed = map(self.text, texts)
+        return self.one(Vulnerability(id, level, package, installed, fixed, score))
+
+
+def distinct(found: Iterable[Vulnerability]) -> list[Vulnerability]:
+    """One record for each vulnerability of each installed package: the gravest, in the order in which they come."""
+    kept: dict[tuple[str, str, str], Vulnerability] = {}
+    for one in found:
+        known = kept.setdefault((one.id, one.package, one.installed), one)
+        if one.level.rank < known.level.rank:
+            kept[one.id, one.package, one.installed] = one
+    return list(kept.values())
 
 
 def registry_kind(host: str) -> str:

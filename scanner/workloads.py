@@ -307,6 +307,8 @@ class Fold:
         out.ingresses = ingress.ingresses(self._ingresses, self.ingress_facts, self.lookups)
         if len(self.lookups.clouds) == 1:
             (out.cloud_of_nodes,) = self.lookups.clouds
+        platforms = set(self.lookups.platforms.values())
+        out.platform_of_nodes = platforms.pop() if len(platforms) == 1 else ""
         out.counts.judged = len(out.roots) + len(out.services) + len(out.ingresses) + len(out.others)
         return out
 

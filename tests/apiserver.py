@@ -53,6 +53,7 @@ class Resource(NamedTuple):
 
 _CORE, _APPS, _BATCH, _NET = "/api/v1", "/apis/apps/v1", "/apis/batch/v1", "/apis/networking.k8s.io/v1"
 _GKE, _RBAC = "/apis/networking.gke.io/v1beta1", "/apis/rbac.authorization.k8s.io/v1"
+_TRIVY = "/apis/aquasecurity.github.io/v1alpha1"
 RESOURCES = {
     r.plural: r
     for r in (
@@ -75,12 +76,13 @@ RESOURCES = {
         Resource(_NET, "ingresses", "Ingress"),
         Resource(_NET, "ingressclasses", "IngressClass", False),
         Resource(_GKE, "frontendconfigs", "FrontendConfig"),
+        Resource(_TRIVY, "vulnerabilityreports", "VulnerabilityReport"),
         Resource(_RBAC, "rolebindings", "RoleBinding"),
         Resource(_RBAC, "clusterrolebindings", "ClusterRoleBinding", False),
     )
 }
 _BY_KIND = {r.kind: r for r in RESOURCES.values()}
-_CUSTOM = {"frontendconfigs"}  # a group that is not there until its definition is installed
+_CUSTOM = {"frontendconfigs", "vulnerabilityreports"}  # groups that are not there until they hold something
 VERSION = {"major": "1", "minor": "34", "gitVersion": "v1.34.2", "platform": "linux/amd64"}
 RESOURCE_VERSION = "884213"
 
@@ -404,7 +406,8 @@ class ApiServer:
         return [obj for (p, _), objects in sorted(self._store.items()) if p == plural for obj in objects]
 
     def installed(self, plural: str) -> bool:
-        return plural not in _CUSTOM or bool(self.find(plural, ""))
+        served = any(name == plural for name, _ in self._sources)
+        return plural not in _CUSTOM or served or bool(self.find(plural, ""))
 
 
 def _named(part: str, context: str) -> str:
@@ -505,6 +508,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply_status(401, "Unauthorized")
         elif path == "/version":
             self.reply_json(VERSION)
+        elif found := [r for r in RESOURCES.values() if r.api == path and self.api.installed(r.plural)]:
+            kinds = [{"name": r.plural, "kind": r.kind, "namespaced": r.namespaced} for r in found]
+            self.reply_json({"kind": "APIResourceList", "groupVersion": found[0].api_version, "resources": kinds})
         else:
             self._resource(path)
 

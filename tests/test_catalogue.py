@@ -544,7 +544,8 @@ FOR_PROVIDERS = {
     f"scanner.{m}"
     for m in (
         *("model", "kube", "wire", "normalize", "inventory", "owners", "workloads", "bundle", "collect"),
-        *("safe_yaml", "cloud", "azure", "aws", "gcp", "plain", "__project__", "__version__"),
+        *("safe_yaml", "cloud", "azure", "aws", "gcp", "plain", "image_ref", "vulnerabilities"),
+        *("__project__", "__version__"),
     )
 } | {"providers.bounded", "providers.proxies"}
 

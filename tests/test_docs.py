@@ -19,6 +19,7 @@ from providers.gcp.reader import FOLDERS, PROJECTS
 from providers.gcp.session import SERVICES
 from providers.kubernetes import agents
 from providers.kubernetes.reader import GKE_ONLY
+from providers.kubernetes.trivy_operator import KIND as REPORTS
 from scanner import cli, config
 from scanner.kube import KINDS
 
@@ -92,7 +93,7 @@ def test_the_cluster_role_allows_what_is_read_inside_and_no_other_list(tmp_path)
     assert ("get", "", "configmaps", "azure-clusterconfig") in wanted
     assert [right for right in wanted if not granted(*right)] == []
     lists = {(group, plural) for verb, group, plural, _ in wanted if verb == "list"}
-    lists |= {(KINDS[plural].group, plural) for plural in GKE_ONLY}
+    lists |= {(KINDS[plural].group, plural) for plural in GKE_ONLY} | {(REPORTS.group, REPORTS.plural)}
     allowed = [rule for rule in CLUSTER_ROLE["rules"] if rule["verbs"] == ["list"]]
     assert sorted(lists) == sorted(
         (group, plural) for r in allowed for group in r["apiGroups"] for plural in r["resources"]

@@ -43,7 +43,7 @@ def running(image_id: str = f"{REPO}@{A}", image: str = IMAGE, platform: str = A
 
 
 def groups(images: list[RunningImage], scans: list[ImageScan], **said: Any) -> tuple[Any, dict[str, int]]:
-    store = Images(NOW, said.pop("known_exploited", frozenset()))
+    store = Images(NOW, said.pop("known_exploited", frozenset()), list(said.get("gaps", ())))
     store.take(Scans(scans=scans, **said))
     root = Root(Resource("apps", "Deployment", "shop", "web"), [], images)
     counts = store.counts([root])

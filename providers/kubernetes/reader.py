@@ -251,39 +251,12 @@ class _Reader:
         """One list with all its pages, folded as they come. Raises ApiError."""
         self.fold.counts.lists_asked += 1
         accept = f"{METADATA_LIST},{JSON}" if kind.plural in METADATA_ONLY else JSON
-        for page in self._pages(kind, namespace, accept):
+        for page in pages(self.connection, kind, namespace, accept):
             take = self.fold.add_metadata if kind.plural == "replicasets" else self.fold.add
             for item in page:
                 take(kind, item)
             self.progress(kind.plural, self.fold.counts.read)
         self.fold.counts.lists_read += 1
-
-    def _pages(self, kind: Kind, namespace: str, accept: str) -> Iterator[Sequence[Raw]]:
-        place = "" if namespace == "*" else f"/namespaces/{quote(namespace, '')}"
-        path = f"{kind.api}{place}/{kind.plural}"
-        resume, last, skipping, expired = "", "", False, 0
-        while True:
-            query = {"limit": str(PAGE), **({"continue": resume} if resume else {})}
-            try:
-                page = _decode_page(self.connection.get(path, query, accept), kind)
-            except ApiError as error:
-                if error.status != 410 or not resume or expired == EXPIRIES:
-                    raise
-                # Expired: go on where the server says, or from the start past what was read. Lists are in key order.
-                resume = error.continue_token
-                skipping = skipping or not resume
-                expired += 1
-                continue
-            items: Sequence[Raw] = page.items or ()
-            if skipping:
-                items = [item for item in items if not (key := _key(item)) or key > last]
-            last = next(filter(None, map(_key, reversed(items))), last)
-            yield items
-            resume = (page.metadata.resume if page.metadata else None) or ""
-            if not resume and page.metadata and page.metadata.remaining_item_count:
-                raise ApiError(GapReason.BAD_DATA, f"the list of {kind.plural} ends before its last page", 200)
-            if not resume:
-                return
 
     def _read_lone_replicasets(self) -> None:
         """A ReplicaSet that nobody controls is a root of its own; without pods only its template shows what it is."""
@@ -301,6 +274,37 @@ class _Reader:
                     self._gap(kind, namespace, error, "get")
                     if self._note_fatal(error):
                         return
+
+
+def pages(
+    connection: Connection, kind: Kind, namespace: str, accept: str = JSON, size: int = PAGE
+) -> Iterator[Sequence[Raw]]:
+    """The items of one list, page by page; `namespace` is "*" for those of all. Raises ApiError."""
+    place = "" if namespace == "*" else f"/namespaces/{quote(namespace, '')}"
+    path = f"{kind.api}{place}/{kind.plural}"
+    resume, last, skipping, expired = "", "", False, 0
+    while True:
+        query = {"limit": str(size), **({"continue": resume} if resume else {})}
+        try:
+            page = _decode_page(connection.get(path, query, accept), kind)
+        except ApiError as error:
+            if error.status != 410 or not resume or expired == EXPIRIES:
+                raise
+            # Expired: go on where the server says, or from the start past what was read. Lists are in key order.
+            resume = error.continue_token
+            skipping = skipping or not resume
+            expired += 1
+            continue
+        items: Sequence[Raw] = page.items or ()
+        if skipping:
+            items = [item for item in items if not (key := _key(item)) or key > last]
+        last = next(filter(None, map(_key, reversed(items))), last)
+        yield items
+        resume = (page.metadata.resume if page.metadata else None) or ""
+        if not resume and page.metadata and page.metadata.remaining_item_count:
+            raise ApiError(GapReason.BAD_DATA, f"the list of {kind.plural} ends before its last page", 200)
+        if not resume:
+            return
 
 
 def _decode_page(body: bytes, kind: Kind) -> _Page:

@@ -58,7 +58,8 @@ def collect_kubeconfig(
     from scanner.cli.targets import Inside, kubeconfig_tasks
 
     settings = settings_from(judging)[0].only()
-    inside = Inside(settings.kinds(), namespaces, running, settings.cluster_ids, agents=True)  # beside a cloud's bundle
+    agents = True  # beside a cloud's bundle
+    inside = Inside(settings.kinds(), namespaces, running, settings.cluster_ids, agents, settings.needs_scans)
     tasks = kubeconfig_tasks(contexts, inside)
     _write(tasks, output, logging, running.concurrency or 4)
 

@@ -19,6 +19,7 @@ from scanner.config import ConfigError, Settings
 from scanner.inventory import Counts, Inventory
 from scanner.model import Account, Cluster, Collected, Gap, GapReason, MissingEvidence, PlaneState, utc_now
 from scanner.resources import AnyResource
+from scanner.vulnerabilities import Scans
 
 if TYPE_CHECKING:
     from providers.kubernetes.credentials import ApiAccess
@@ -120,7 +121,9 @@ class Cloud:
         agents = settings.needs_agents and asked.discovery.planes is not Planes.CONTROL
         if agents:
             inside |= {"namespaces"}
-        self.inside = Inside(inside, asked.namespaces, asked.running, settings.cluster_ids, agents)
+        self.inside = Inside(
+            inside, asked.namespaces, asked.running, settings.cluster_ids, agents, settings.needs_scans
+        )
 
     # -- accounts -----------------------------------------------------------------------------------------------------
 
@@ -225,6 +228,7 @@ class Cloud:
                 scope=look.scope if look else "",
                 keys=every,
                 agents=look.agents if look else {},
+                scans=look.scans if look else Scans(),
             )
         )
 

@@ -77,7 +77,9 @@ def _existing(path: str) -> Path:
 
 def _inside(wanted: KubeconfigTarget, settings: Settings, running: Running) -> Inside:
     namespaces = Namespaces(list(wanted.namespaces), list(wanted.exclude_namespaces))
-    return Inside(settings.kinds(), namespaces, running, settings.cluster_ids, settings.needs_agents)
+    return Inside(
+        settings.kinds(), namespaces, running, settings.cluster_ids, settings.needs_agents, settings.needs_scans
+    )
 
 
 def of_cloud(

@@ -78,6 +78,8 @@ class ImageJudging:
         if not self.plans:
             return
         self.images.take(estate.scans)
+        if not estate.cluster:  # a cluster's own sources tell of no other
+            self.images.gaps += estate.scans.gaps
         if estate.account and not estate.account.closed:
             self._hold(estate, estate.account)
         estate.scans.scans = []
@@ -105,7 +107,9 @@ class ImageJudging:
             namespace_labels=inventory.namespace_labels,
             cloud_of_nodes=inventory.cloud_of_nodes,
         )
-        alone = Estate(estate.name, inside, estate.cluster, keys=estate.keys, observed_at=estate.observed_at)
+        alone = Estate(
+            estate.name, inside, estate.cluster, keys=estate.keys, scans=estate.scans, observed_at=estate.observed_at
+        )
         self.insides.append(_Inside(row, scope, alone, Packed(inventory.roots)))
 
     # -- judging ------------------------------------------------------------------------------------------------------
@@ -125,9 +129,9 @@ class ImageJudging:
             row.cluster.images = counts
         of = _cloud_of(row, estate)
         plans = tuple(p for p in self.plans if p.check.scope is RunningContainer and p.check.of == of)
-        groups: Iterable[Group] = self.images.running(inside.running)
+        groups: Iterable[Group] = self.images.running(inside.running, estate.scans.gaps)
         if counts.running and not self.images.known:  # told once, not for each image
-            estate.inventory.gaps.append(self._unknown(self.images.gaps))
+            estate.inventory.gaps.append(self._unknown([*estate.scans.gaps, *self.images.gaps]))
             groups = ()
         evaluate(estate, inside.scope, row, plans, "running", groups)
 

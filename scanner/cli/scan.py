@@ -75,7 +75,8 @@ def scan_kubeconfig(
 
     settings, config = settings_from(judging)
     settings = settings.only()
-    tasks = kubeconfig_tasks(contexts, Inside(settings.kinds(), namespaces, running, settings.cluster_ids))
+    inside = Inside(settings.kinds(), namespaces, running, settings.cluster_ids, scans=settings.needs_scans)
+    tasks = kubeconfig_tasks(contexts, inside)
     judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or 4)
 
 

@@ -17,12 +17,14 @@ from scanner.collect import Estate, Progress, Reading, Task, unread
 from scanner.config import ConfigError
 from scanner.inventory import Inventory
 from scanner.kube import KINDS
-from scanner.model import Cluster, Collected, GapReason, PlaneState, utc_now
+from scanner.model import Cluster, Collected, Gap, GapReason, PlaneState, utc_now
+from scanner.vulnerabilities import Scans
 
 if TYPE_CHECKING:
     from providers.kubernetes.connection import Connection
     from providers.kubernetes.credentials import ApiAccess
     from providers.kubernetes.kubeconfig import Context
+    from providers.kubernetes.reader import Scope
 
 Json = dict[str, Any]
 
@@ -55,13 +57,15 @@ def _bundle_task(path: Path, kinds: frozenset[str]) -> Task:
 
 @dataclass(frozen=True)
 class Inside:
-    """What is read inside a cluster, and how; `agents` where a check of the control plane looks at those of clouds."""
+    """What is read inside a cluster, and how; `agents` where a check of the control plane looks at those of clouds,
+    `scans` where a check asks what was found in images."""
 
     kinds: frozenset[str]
     namespaces: Namespaces
     running: Running
     cluster_ids: Mapping[str, str]
     agents: bool = False
+    scans: bool = False
 
     def __post_init__(self) -> None:
         for name in self.namespaces.namespace:
@@ -81,6 +85,7 @@ class Look:
     keys: list[str]
     plane: PlaneState
     agents: dict[str, Collected[Json]] = field(default_factory=dict)
+    scans: Scans = field(default_factory=Scans)
 
 
 def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress: Progress) -> Look:
@@ -96,6 +101,7 @@ def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress
         scope = reader.Scope(inside.kinds, wanted.namespace, wanted.exclude_namespace, fallback)
         inventory = reader.read(server, scope, facts.version, progress)
         found = _agents(server, inventory, inside)
+        scans = _scans(server, inventory, inside, scope)
     arc = found["arcConfig"].items if "arcConfig" in found else []
     keys = [*server_keys(server.server, server.ca), *(f"id:{item['id'].lower()}" for item in arc)]
     if facts.uid:
@@ -104,7 +110,7 @@ def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress
         id, source = inside.cluster_ids[name], "config"
     else:
         id, source = f"api_server:{server.identity()}", "api_server"
-    return Look(inventory, facts.uid, facts.version, id, source, keys, _plane(inventory), found)
+    return Look(inventory, facts.uid, facts.version, id, source, keys, _plane(inventory), found, scans)
 
 
 def _agents(server: Connection, inventory: Inventory, inside: Inside) -> dict[str, Collected[Json]]:
@@ -122,6 +128,15 @@ def _agents(server: Connection, inventory: Inventory, inside: Inside) -> dict[st
     if inside.agents:
         found["agents"] = agents.running(server, namespaces)
     return found
+
+
+def _scans(server: Connection, inventory: Inventory, inside: Inside, scope: Scope) -> Scans:
+    from providers.kubernetes import trivy_operator
+
+    if not inside.scans or not inventory.counts.lists_read:
+        return Scans()  # nobody asks, or it lets nobody in
+    platform = "" if inventory.gaps_of(("nodes",)) else inventory.platform_of_nodes
+    return trivy_operator.read(server, scope, inventory, platform)
 
 
 def kubeconfig_tasks(wanted: Contexts, inside: Inside) -> list[Task]:
@@ -161,10 +176,45 @@ def _context_task(context: Context, inside: Inside) -> Task:
             observed_at=utc_now(),
         )
         yield Reading(
-            Estate(context.name, look.inventory, cluster, scope=look.scope, keys=look.keys, agents=look.agents)
+            Estate(
+                context.name,
+                look.inventory,
+                cluster,
+                scope=look.scope,
+                keys=look.keys,
+                agents=look.agents,
+                scans=look.scans,
+            )
         )
 
     return Task(context.name, read, inside.kinds, "kubernetes")
+
+
+def xray_task(url: str, token: str, running: Running) -> Task:
+    """What JFrog Xray says of the images of an Artifactory; raises ConfigError where it cannot be asked."""
+    from providers.registries import xray
+    from providers.registries.http import UsageError
+
+    try:
+        url = xray.check(url, token)
+    except UsageError as error:
+        raise ConfigError(str(error)) from None
+
+    def read(progress: Progress) -> Iterable[Reading]:
+        scans = Scans()
+        for some in xray.read(url, token, running.request_timeout, time.monotonic() + running.timeout):
+            scans.asked += some.asked
+            scans.scans += some.scans
+            scans.indexes |= some.indexes
+            scans.gaps += some.gaps
+            progress("images", len(scans.scans))
+        return [Reading(Estate(url, Inventory(kinds=[]), scans=scans))]
+
+    def lost(reason: GapReason, detail: str) -> Reading:
+        gap = Gap(what=xray.SOURCE, reason=reason, detail=detail, time=utc_now())
+        return Reading(Estate(url, Inventory(kinds=[]), scans=Scans(asked=[xray.SOURCE], gaps=[gap])))
+
+    return Task(url, read, frozenset(), "jfrog", lost)
 
 
 def _plane(inventory: Inventory) -> PlaneState:
