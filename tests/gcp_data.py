@@ -12,8 +12,9 @@ What is false or empty is not there, as Google leaves that out, except where a f
 from __future__ import annotations
 
 import base64
+import hashlib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -327,6 +328,121 @@ def policy(*members: str, role: str = "roles/artifactregistry.reader") -> Object
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Images
+
+
+def digest(of: str) -> str:
+    """The same text always gives the same digest."""
+    return f"sha256:{hashlib.sha256(of.encode()).hexdigest()}"
+
+
+def uri(path: str, *, project: str = PROD, location: str = SEOUL) -> str:
+    """Where an image of a repository is: path "images/app" has the digest of that text."""
+    return f"{location}-docker.pkg.dev/{project}/{path}@{digest(path)}"
+
+
+def image(path: str, *tags: str, project: str = PROD, location: str = SEOUL, **changes: Any) -> Object:
+    """A dockerImage of one platform; `path` is that of the repository and of the image in it, "images/app"."""
+    repository, _, name = path.partition("/")
+    where = f"projects/{project}/locations/{location}/repositories/{repository}/dockerImages"
+    wire: Object = {
+        "name": f"{where}/{name.replace('/', '%2F')}@{digest(path)}",
+        "uri": uri(path, project=project, location=location),
+        "imageSizeBytes": "31457280",
+        "uploadTime": "2026-11-02T08:01:11.503417Z",
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "buildTime": "2026-11-02T08:00:02.113Z",
+        "updateTime": "2026-11-02T08:01:11.503417Z",
+    }
+    return merged(wire, ({"tags": list(tags)} if tags else {}) | changes)
+
+
+def index(path: str, *tags: str, platforms: Mapping[str, str], project: str = PROD, **changes: Any) -> Object:
+    """A dockerImage of several platforms; `platforms` are their digests by "os/architecture[/variant]"."""
+    names = ("os", "architecture", "variant")
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    manifests = [
+        {**dict(zip(names, platform.split("/"), strict=False)), "digest": of, "mediaType": kind}
+        for platform, of in platforms.items()
+    ]
+    changes = {"mediaType": "application/vnd.oci.image.index.v1+json", "imageManifests": manifests} | changes
+    return image(path, *tags, project=project, **changes)
+
+
+def analysis(at: str, *, project: str = PROD, status: str = "FINISHED_SUCCESS", **changes: Any) -> Object:
+    """A discovery occurrence; `at` is a uri, and `changes` are those of the analysis."""
+    discovery: Object = {
+        "continuousAnalysis": "ACTIVE",
+        "analysisStatus": status,
+        "analysisCompleted": {"analysisType": ["OS", "GO"]},
+        "lastScanTime": "2026-11-20T04:10:31.812943Z",
+    }
+    return _occurrence(
+        "DISCOVERY",
+        at,
+        project,
+        noteName=f"projects/goog-analysis/locations/{SEOUL}/notes/PACKAGE_VULNERABILITY",
+        discovery=merged(discovery, changes),
+    )
+
+
+def vulnerability(
+    at: str,
+    id: str = "CVE-2026-1001",
+    severity: str = "HIGH",
+    /,
+    *packages: Object,
+    project: str = PROD,
+    **changes: Any,
+) -> Object:
+    """A vulnerability occurrence; `at` is a uri, and `changes` are those of the vulnerability."""
+    told: Object = {
+        "severity": severity,
+        "cvssScore": 7.5,
+        "cvssVersion": "CVSS_VERSION_3",
+        "effectiveSeverity": severity,
+        "fixAvailable": True,
+        "longDescription": "NIST vectors: CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:N/I:N/A:H",
+        "relatedUrls": [{"label": "More Info", "url": f"https://security-tracker.debian.org/tracker/{id}"}],
+        "packageIssue": list(packages) or [issue(severity=severity)],
+    }
+    return _occurrence(
+        "VULNERABILITY",
+        at,
+        project,
+        noteName=f"projects/goog-vulnz/notes/{id}",
+        vulnerability=merged(told, changes),
+    )
+
+
+def issue(package: str = "zlib", *, severity: str = "HIGH", **changes: Any) -> Object:
+    wire: Object = {
+        "affectedCpeUri": "cpe:/o:debian:debian_linux:12",
+        "affectedPackage": package,
+        "affectedVersion": {"name": "1.2.13.dfsg", "revision": "1", "kind": "NORMAL", "fullName": "1:1.2.13.dfsg-1"},
+        "fixedCpeUri": "cpe:/o:debian:debian_linux:12",
+        "fixedPackage": package,
+        "fixedVersion": {"name": "1.2.13.dfsg", "revision": "2", "kind": "NORMAL", "fullName": "1:1.2.13.dfsg-2"},
+        "fixAvailable": True,
+        "packageType": "OS",
+        "effectiveSeverity": severity,
+    }
+    return merged(wire, changes)
+
+
+def _occurrence(kind: str, at: str, project: str, **more: Any) -> Object:
+    name = hashlib.sha256(f"{kind} {at} {more}".encode()).hexdigest()[:32]
+    return {
+        "name": f"projects/{project}/locations/{SEOUL}/occurrences/{name}",
+        "resourceUri": f"https://{at}",
+        "kind": kind,
+        "createTime": "2026-11-02T08:01:20.103417Z",
+        "updateTime": "2026-11-20T04:10:31.812943Z",
+        **more,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Projects
 
 
@@ -340,6 +456,8 @@ class Project:
     clusters: list[Object] = field(default_factory=list)
     repositories: list[Object] = field(default_factory=list)
     policies: dict[str, Object] = field(default_factory=dict)  # by the repository's name; else nobody has a role
+    images: list[Object] = field(default_factory=list)
+    occurrences: list[Object] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     off: set[str] = field(default_factory=set)
     state: str = "ACTIVE"

@@ -1,5 +1,5 @@
 """Google Cloud on loopback sockets: GKE's ClusterManager over gRPC, and over HTTP the APIs of Artifact Registry, of
-projects and folders, and of the tokens for all of these; it misbehaves on request.
+Artifact Analysis, of projects and folders, and of the tokens for all of these; it misbehaves on request.
 
     with GcpServer(sample_estate(), page_size=2) as gcp:
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", gcp.key_file(tmp_path))
@@ -250,7 +250,7 @@ class GcpServer:
     @property
     def endpoints(self) -> dict[str, str]:
         """What a session takes in place of Google's addresses."""
-        names = ("artifactregistry", "cloudresourcemanager", "iamcredentials")
+        names = ("artifactregistry", "containeranalysis", "cloudresourcemanager", "iamcredentials")
         return {"container": f"{self._scheme}://127.0.0.1:{self._grpc_port}", **dict.fromkeys(names, self.url)}
 
     def key_file(self, folder: Path, **changes: Any) -> str:
@@ -403,11 +403,14 @@ class _Http(apiserver._Http):
         self.RequestHandlerClass = _Handler
 
 
-_REPOSITORY = r"projects/(?P<project>[^/]+)/locations/[^/]+/repositories"
+_PROJECT = r"projects/(?P<project>[^/]+)"
+_REPOSITORY = rf"{_PROJECT}/locations/[^/]+/repositories"
 _ROUTES = (
-    (r"/v1/projects/(?P<project>[^/]+)/locations", "artifactregistry.locations.list", "_locations"),
+    (rf"/v1/{_PROJECT}/locations", "artifactregistry.locations.list", "_locations"),
     (rf"/v1/{_REPOSITORY}", "artifactregistry.repositories.list", "_repositories"),
     (rf"/v1/{_REPOSITORY}/[^/]+:getIamPolicy", "artifactregistry.repositories.getIamPolicy", "_policy"),
+    (rf"/v1/{_REPOSITORY}/[^/]+/dockerImages", "artifactregistry.dockerimages.list", "_images"),
+    (rf"/v1/{_PROJECT}/occurrences", "containeranalysis.occurrences.list", "_occurrences"),
 )
 
 
@@ -454,7 +457,7 @@ class _Handler(apiserver._Handler):
 
     def _about_project(self, place: str, permission: str, answer: Callable[[Project], None]) -> None:
         authorization = self.asked.headers.get("authorization", "")
-        if problem := _problem(self.gcp, "artifactregistry", place, permission, authorization):
+        if problem := _problem(self.gcp, permission.partition(".")[0], place, permission, authorization):
             code, message, details = problem
             self.reply_error(code, message, *details)
         else:
@@ -477,6 +480,20 @@ class _Handler(apiserver._Handler):
             self.reply_json(project.policies.get(name, {"etag": "ACAB"}))
         else:
             self.reply_error(404, "Requested entity was not found.")
+
+    def _images(self, project: Project) -> None:
+        parent = self.asked.path.removeprefix("/v1/").removesuffix("/dockerImages")
+        [found] = [item for item in project.repositories if item["name"] == parent]
+        if found["format"] == "DOCKER":
+            held = [item for item in project.images if item["name"].startswith(f"{parent}/dockerImages/")]
+            self._page("dockerImages", held)
+        else:
+            self.reply_error(400, "the repository has another format")
+
+    def _occurrences(self, project: Project) -> None:
+        wanted = re.fullmatch(r'kind="([A-Z]+)"', self.asked.query["filter"])
+        assert wanted
+        self._page("occurrences", [item for item in project.occurrences if item["kind"] == wanted[1]])
 
     def _resource_manager(self, path: str) -> None:
         what, _, name = path.removeprefix("/v3/").partition("/")

@@ -128,7 +128,9 @@ def test_configurations_are_understood(text, tmp_path):
 
 def test_googles_role_holds_every_right_that_is_used_and_no_other():
     source = "".join(path.read_text() for path in (ROOT / "providers/gcp").glob("*.py"))
-    used = set(re.findall(r'"((?:container|artifactregistry|resourcemanager)\.[a-z]+\.[A-Za-z]+)"', source))
+    used = set(
+        re.findall(r'"((?:container|artifactregistry|containeranalysis|resourcemanager)\.[a-z]+\.[A-Za-z]+)"', source)
+    )
     assert 'f"resourcemanager.{what}.list"' in source
     used |= {f"resourcemanager.{what}.list" for what in (PROJECTS, FOLDERS)}
     assert sorted(GOOGLES_ROLE["includedPermissions"]) == sorted(used)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import jsonschema_rs
@@ -32,19 +33,24 @@ from gcp_data import (
     SEOUL,
     Estate,
     Project,
+    analysis,
     autopilot,
     bad_cluster,
     bad_repository,
     cluster,
+    digest,
+    index,
     number,
     policy,
     pool,
     repository,
     sample_estate,
+    uri,
+    vulnerability,
 )
 from gcpserver import GcpServer, disabled, garbage, info, refuse, silent, status
 from scans import Scan, collect, evaluate, scan_kubeconfig
-from support import deployment, secured
+from support import container, deployment, merged, pod, secured
 
 from providers.gcp import session
 from scanner.report import schema
@@ -179,13 +185,50 @@ def test_one_report_holds_both_planes_of_a_cluster(serve, inside, tmp_path):
     assert (row["provider"], row["account"], row["region"]) == ("gcp", PROD, SEOUL)
     assert row["tags"] == {"team": "platform"}  # others may hold anything
     refs = {(f["category"], f["cluster"]["id"], f["cluster"]["uid"]) for f in found.report["findings"] if f["cluster"]}
-    assert refs == {("control_plane", id, UID), ("data_plane", id, UID)}
+    assert refs == {(plane, id, UID) for plane in ("control_plane", "data_plane", "vulnerability")}
     assert "fail" in {f["status"] for f in found.report["findings"] if f["check"] == PRIVILEGED}
     assert found.report["coverage"]["clusters"] == {"expected": 1, "judged": 1, "partial": 0, "unread": 0}
     assert found.report["coverage"]["accounts"] == {"expected": 1, "read": 1, "refused": 0}
 
     alone = scan_kubeconfig(api.kubeconfig(tmp_path / "config"))
-    assert alone.statuses() == found.statuses("data_plane")
+    assert alone.statuses("data_plane") == found.statuses("data_plane")
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (["CVE-1"], {"on-amd64": ("fail", "vulnerable"), "on-arm64": ("unknown", "not_scanned")}),
+        ([], {"on-amd64": ("pass", ""), "on-arm64": ("unknown", "not_scanned")}),
+    ],
+)
+def test_what_runs_is_judged_by_what_google_found_in_its_image(serve, inside, found, expected):
+    """The node tells the digest of the index, of which Google scans one platform."""
+    at = uri("images/app")
+    image = index("images/app", "v1", platforms={f"linux/{arch}": digest(arch) for arch in ("arm64", "amd64")})
+    said = [analysis(at, lastScanTime=datetime.now(UTC).isoformat()), *(vulnerability(at, id) for id in found)]
+    gcp = serve(
+        estate=Estate.of(
+            Project(PROD, clusters=[cluster("shop")], repositories=[repository()], images=[image], occurrences=said)
+        )
+    )
+    connect(gcp, "shop", inside(*(item for arch in ("amd64", "arm64") for item in runs_on(arch, at))))
+    report = scan().report
+    told = [f for f in report["findings"] if f["check"] == "gcp-running-image-vulns" and f["resource"]["kind"] == "Pod"]
+    assert {f["resource"]["name"]: (f["status"], f["reason"] or "") for f in told} == expected
+
+
+def runs_on(arch, image):
+    """A node, and a pod on it."""
+    node = {
+        "kind": "Node",
+        "metadata": {"name": arch, "labels": {"kubernetes.io/os": "linux", "kubernetes.io/arch": arch}},
+        "status": {"nodeInfo": {"operatingSystem": "linux", "architecture": arch}},
+    }
+    name = image.partition("@")[0]
+    running = {"name": "a", "image": f"{name}:v1", "imageID": image}
+    status = {"phase": "Running", "containerStatuses": [running]}
+    item = pod(container(image=f"{name}:v1"), name=f"on-{arch}", namespace="a", nodeName=arch)
+    return node, merged(item, {"status": status})
 
 
 def test_the_token_is_shown_to_google_and_to_the_clusters_that_it_names(serve, inside):
@@ -844,7 +887,7 @@ def test_what_is_not_asked_for_is_not_incomplete(serve, inside):
 def test_the_inside_alone_asks_google_only_for_clusters(serve, inside, args):
     gcp, api = serve(cluster("shop")), inside()
     connect(gcp, "shop", api)
-    found = scan(*args)
+    found = scan(*args, "-e", "*-image-vulns")
     assert (found.code, found.gaps, found.planes()) == (0, [], {"shop": ("not_asked", "complete")})
     assert [r.method for r in gcp.requests] == ["ListClusters"]
 

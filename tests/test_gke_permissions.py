@@ -4,12 +4,29 @@ and what rests on it has to turn unknown, and nothing else may change."""
 import json
 import os
 import re
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import pytest
 from apiserver import ApiServer, body, tls
 from cli import kubeposture
-from gcp_data import DEV, IOWA, PROD, Estate, Folder, Project, bad_cluster, bad_repository, cluster, policy, repository
+from gcp_data import (
+    DEV,
+    IOWA,
+    PROD,
+    Estate,
+    Folder,
+    Project,
+    analysis,
+    bad_cluster,
+    bad_repository,
+    cluster,
+    image,
+    policy,
+    repository,
+    uri,
+    vulnerability,
+)
 from gcpserver import GcpServer, garbage, refuse, status
 from support import deployment, secured
 
@@ -21,6 +38,9 @@ ORGANIZATION, FOLDER = "organizations/715382904611", "folders/100"
 CLUSTERS, PLACES = "container.clusters.list", "artifactregistry.locations.list"
 PROJECTS, FOLDERS = "resourcemanager.projects.list", "resourcemanager.folders.list"
 REPOSITORIES, POLICY = "artifactregistry.repositories.list", "artifactregistry.repositories.getIamPolicy"
+IMAGES, OCCURRENCES = "artifactregistry.dockerimages.list", "containeranalysis.occurrences.list"
+SCANS = (IMAGES, OCCURRENCES)  # what vulnerabilities alone rest on
+REGISTRY = "gcp-registry-image-vulns"
 
 
 @pytest.fixture(autouse=True)
@@ -35,8 +55,11 @@ def alone(tmp_path, monkeypatch):
 
 
 class Run(NamedTuple):
+    """`findings` are those that are not about vulnerabilities, which are `images`."""
+
     code: int
     findings: dict
+    images: dict
     gaps: list
     clusters: set
 
@@ -45,7 +68,10 @@ def run(*args):
     result = kubeposture("scan", "gke", "--organization", ORGANIZATION, "--status", "all", "-o", "json", *args)
     report = json.loads(result.stdout)
     clusters = {c["id"] for c in report["clusters"]}
-    return Run(result.code, {f["id"]: f for f in report["findings"]}, report["gaps"], clusters)
+    of = {
+        id: {f["id"]: f for f in report["findings"] if (f["category"] == "vulnerability") == id} for id in (False, True)
+    }
+    return Run(result.code, of[False], of[True], report["gaps"], clusters)
 
 
 @pytest.fixture
@@ -53,8 +79,17 @@ def gcp(tmp_path, monkeypatch):
     """Two projects, one of them in good order and one in a folder; every list has something in it, and every cluster
     can be read."""
     public = bad_repository("sandbox", project=DEV, location=IOWA)
+    app, tool = uri("images/app"), uri("dev/tool", project=DEV, location=IOWA)
+    now = datetime.now(UTC).isoformat()
     estate = Estate.of(
-        Project(PROD, "Production", clusters=[cluster("good")], repositories=[repository()]),
+        Project(
+            PROD,
+            "Production",
+            clusters=[cluster("good")],
+            repositories=[repository()],
+            images=[image("images/app", "v1")],
+            occurrences=[analysis(app, lastScanTime=now)],
+        ),
         Project(
             DEV,
             "Development",
@@ -62,6 +97,8 @@ def gcp(tmp_path, monkeypatch):
             clusters=[bad_cluster("bad", project=DEV)],
             repositories=[repository("dev", project=DEV, location=IOWA), public],
             policies={public["name"]: policy("allUsers")},
+            images=[image("dev/tool", "v1", project=DEV, location=IOWA)],
+            occurrences=[analysis(tool, project=DEV, lastScanTime=now), vulnerability(tool, project=DEV)],
         ),
         folders=(Folder(FOLDER, "Teams"),),
     )
@@ -131,12 +168,14 @@ class Asked(NamedTuple):
         return [f for f in now.findings.values() if (f["check"], f["status"], f["account"]) == wanted]
 
 
-_REST = re.compile(r"/v1/projects/([^/]+)/locations(?:/([^/]+)/repositories(?:/([^/:]+)(:getIamPolicy))?)?")
+_REST = re.compile(
+    r"/v1/projects/([^/]+)/(?:occurrences|locations(?:/([^/]+)/repositories(?:/([^/:]+)[:/](getIamPolicy|dockerImages))?)?)"
+)
 
 
-def asked(gcp):
-    """Every request so far, once."""
-    return sorted({_asked(request) for request in gcp.requests})
+def asked(gcp, *, scans=False):
+    """Every request so far, once: those about vulnerabilities alone, or all others."""
+    return sorted(one for one in {_asked(request) for request in gcp.requests} if (one.right in SCANS) == scans)
 
 
 def _asked(request):
@@ -146,8 +185,11 @@ def _asked(request):
         parent = request.query["parent"]
         right = {"/v3/projects": PROJECTS, "/v3/folders": FOLDERS}[request.path]
         return Asked(right, f"{request.path}?parent={parent.replace('/', '%2F')}", place=parent)
-    project, place, name, policy = _REST.fullmatch(request.path).groups()
-    right = POLICY if policy else REPOSITORIES if place else PLACES
+    project, place, name, beside = _REST.fullmatch(request.path).groups()
+    if request.path.endswith("/occurrences"):
+        kind = request.query["filter"].split('"')[1]
+        return Asked(OCCURRENCES, f"{request.path}?filter=kind%3D%22{kind}%22", project)
+    right = {"getIamPolicy": POLICY, "dockerImages": IMAGES}.get(beside, REPOSITORIES if place else PLACES)
     return Asked(right, f"{request.path}?", project, place or "", name or "")
 
 
@@ -186,9 +228,11 @@ def shown(found):
 def test_every_right_is_used_in_a_full_scan(gcp):
     clean = run()
     assert (clean.code, clean.gaps, len(clean.clusters)) == (0, [], 2)
-    requests = asked(gcp)
+    requests, scans = asked(gcp), asked(gcp, scans=True)
     assert {one.right for one in requests} == {PROJECTS, FOLDERS, CLUSTERS, PLACES, REPOSITORIES, POLICY}
     assert len(requests) == 2 * 2 + 2 * (1 + 1 + 4) + 3
+    assert {one.right for one in scans} == set(SCANS)
+    assert len(scans) == 3 + 2 * 2
 
 
 @pytest.mark.parametrize("code", [403, 404])
@@ -233,6 +277,89 @@ def untrue(one, clean, now):
             yield f"{(before or after)['check']}: is {'lost' if before else 'new'}"
         elif before and after and before["status"] != after["status"]:
             yield f"{after['check']}: {before['status']} became {after['status']} without cause"
+
+
+LISTS_OF_IMAGES = (PLACES, REPOSITORIES, IMAGES)
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_where_images_or_what_was_found_in_them_is_refused_none_passes(gcp, code):
+    clean = run()
+    assert {f["account"]: f["status"] for f in registered(clean)} == {PROD: "pass", DEV: "fail"}
+    found = {}
+    for one in [*asked(gcp, scans=True), *(o for o in asked(gcp) if o.right in LISTS_OF_IMAGES)]:
+        one.refuse(gcp, code)
+        found[one] = list(unproven(one, clean, run(), right=one.right if code == 403 else ""))
+        gcp.heal()
+    assert len(found) == 3 + 2 * 2 + 2 * (1 + 4)
+    assert shown(found) == ""
+
+
+def registered(now):
+    """Findings on images themselves."""
+    return [f for f in now.images.values() if f["check"] == REGISTRY and f["resource"]["kind"] == "Image"]
+
+
+def unproven(one, clean, now, *, right):
+    """Whatever is wrong in what is said of vulnerabilities."""
+    if now.code not in (3, 4):
+        yield f"exit code {now.code}"
+    if one.right in SCANS and (now.clusters, statuses(now.findings)) != (clean.clusters, statuses(clean.findings)):
+        yield "something else has changed"
+    told = [f for f in now.images.values() if f["account"] == one.project and f["status"] == "unknown"]
+    if not [f for f in told if f["check"] == REGISTRY and right in f["message"]]:
+        yield f"does not say that {right} is needed: {told}"
+    for id, before in ((f["id"], f) for f in registered(clean)):
+        after = now.images[id]["status"] if id in now.images else "lost"
+        if after != (wanted := left(one, before)):
+            yield f"{before['resource']['name']} is {after}, not {wanted}"
+    for id in now.images.keys() - clean.images.keys():
+        if now.images[id]["status"] != "unknown":
+            yield f"{now.images[id]['resource']['name']}: {now.images[id]['status']} is new"
+
+
+def left(one, before):
+    """What can still be said of an image: what was found in it stays."""
+    elsewhere = one.right == REPOSITORIES and f"/{one.place}-docker" not in f"/{before['resource']['name']}"
+    empty = one.right == IMAGES and f"/{one.repository}/" not in before["resource"]["name"]
+    if before["account"] != one.project or elsewhere or empty:
+        return before["status"]
+    if one.right == OCCURRENCES and "VULNERABILITY" in one.target:
+        return "unknown"
+    return {"pass": "unknown", "fail": "fail"}[before["status"]]
+
+
+def statuses(findings):
+    return {id: f["status"] for id, f in findings.items()}
+
+
+def test_empty_lists_of_images_and_of_what_was_found_in_them_are_believed(gcp):
+    """An image that is not listed is not there, one without an analysis was never scanned."""
+    clean = run()
+    found = {}
+    for one in asked(gcp, scans=True):
+        one.empty(gcp)
+        now = run()
+        after = {f["account"]: f["status"] for f in registered(now)}
+        found[one] = [f"gaps: {now.gaps}"] if now.gaps else []
+        if after != (wanted := believed(one)):
+            found[one].append(f"{after}, not {wanted}")
+        if statuses(now.findings) != statuses(clean.findings):
+            found[one].append("something else has changed")
+        gcp.heal()
+    assert shown(found) == ""
+
+
+def believed(one):
+    """What is said of the image of each project."""
+    said = {PROD: "pass", DEV: "fail"}
+    if one.repository in ("images", "dev"):
+        del said[one.project]
+    elif "VULNERABILITY" in one.target:
+        said[one.project] = "pass"
+    elif "DISCOVERY" in one.target and one.project == PROD:
+        said[PROD] = "unknown"
+    return said
 
 
 @pytest.mark.parametrize("fault", [refuse("RESOURCE_EXHAUSTED"), refuse("UNAVAILABLE"), garbage()])

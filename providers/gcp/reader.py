@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -11,12 +11,14 @@ from msgspec.structs import replace
 
 from providers.gcp.access import WAY
 from providers.gcp.errors import GcpError
+from providers.gcp.images import SOURCE, Images, may_hold_images
 from providers.gcp.session import PROJECT_ID, Listed
 from scanner.cloud import kept
 from scanner.gcp import ArtifactRepository, GkeCluster, kept_cluster, kept_policy
 from scanner.inventory import Counts
 from scanner.model import Collected, Gap, GapReason, utc_now
 from scanner.plain import plain
+from scanner.vulnerabilities import Scans
 
 Json = dict[str, Any]
 
@@ -42,6 +44,7 @@ class Project:
     name: str = ""
     clusters: Collected[GkeCluster] = field(default_factory=Collected)
     repositories: Collected[ArtifactRepository] = field(default_factory=Collected)
+    scans: Scans = field(default_factory=Scans)
     ways: dict[str, Json] = field(default_factory=dict)
     off: bool = False
     silent: int = 0  # how many of the last requests got no answer
@@ -67,11 +70,13 @@ class Answers(Protocol):
 
 
 class Reader:
-    """Reads one project after the other for many threads. `kinds` are the lists that the checks need."""
+    """Reads one project after the other for many threads. `kinds` are the lists that the checks need; `scans` is
+    whether they need what was found in images."""
 
-    def __init__(self, session: Answers, kinds: Iterable[str]) -> None:
+    def __init__(self, session: Answers, kinds: Iterable[str], *, scans: bool = False) -> None:
         self.session = session
         self.kinds = frozenset(kinds)
+        self.scans = scans
 
     # -- projects -----------------------------------------------------------------------------------------------------
 
@@ -111,6 +116,10 @@ class Reader:
         yield project
         if REPOSITORIES in self.kinds:
             project.repositories = self._repositories(project)
+            project.counts.read += len(project.repositories.items)
+            project.counts.judged += len(project.repositories.items)
+        if self.scans:
+            project.scans = self._scans(project)
         yield project
 
     # -- GKE ----------------------------------------------------------------------------------------------------------
@@ -184,8 +193,6 @@ class Reader:
             listed = self._listed(project, f"{top}/{name}/repositories")
             gaps += [_at(gap, name) for gap in listed.gaps]
             found += self._resources(project, name, listed.items, gaps)
-        project.counts.read += len(found)
-        project.counts.judged += len(found)
         return Collected(found, _folded(gaps))
 
     def _listed(self, project: Project, path: str) -> Collected[Json]:
@@ -244,6 +251,64 @@ class Reader:
         if not _is_policy(policy):
             return Collected([], [_gap(POLICY, GapReason.BAD_DATA, "the answer is no policy of IAM")])
         return Collected([kept_policy(policy)])
+
+    # -- images -------------------------------------------------------------------------------------------------------
+
+    def _scans(self, project: Project) -> Scans:
+        """What Artifact Analysis found in the images of a project. Which images there are is told also where its API is
+        off."""
+        images = Images(project.id)
+        repositories = project.repositories if REPOSITORIES in self.kinds else self._repositories(project)
+        unlisted = [replace(gap, what=SOURCE) for gap in repositories.gaps]
+        for repository in repositories.items:
+            if may_hold_images(repository.wire):
+                unlisted += [_at(gap, repository.name) for gap in self._docker_images(project, repository, images)]
+        project.silent = 0  # the next ones are another service's
+        analyses = self._occurrences(project, "DISCOVERY")
+        off, unsaid = self._hand_over(project, analyses, images.take_analyses, optional=True)
+        unfound: list[Gap] = []
+        if not off:
+            vulnerabilities = self._occurrences(project, "VULNERABILITY")
+            _, unfound = self._hand_over(project, vulnerabilities, images.take_vulnerabilities)
+        gaps = _folded([*unlisted, *unsaid, *unfound])
+        scans = images.scans(listed=not unlisted, analysed=not unsaid, found=not unfound)
+        return Scans([SOURCE] if gaps or not off else [], scans, images.indexes, gaps, listed=not unlisted)
+
+    def _docker_images(self, project: Project, repository: ArtifactRepository, images: Images) -> list[Gap]:
+        path = f"/v1/{repository.id.removeprefix('//artifactregistry.googleapis.com/')}/dockerImages"
+        permission = "artifactregistry.dockerimages.list"
+        pages = self.session.pages("artifactregistry", path, "dockerImages", permission)
+        return self._hand_over(project, pages, images.take_images)[1]
+
+    def _occurrences(self, project: Project, kind: str) -> Iterator[list[Any]]:
+        path, permission = f"/v1/projects/{project.id}/occurrences", "containeranalysis.occurrences.list"
+        return self.session.pages("containeranalysis", path, "occurrences", permission, filter=f'kind="{kind}"')
+
+    def _hand_over(
+        self,
+        project: Project,
+        pages: Iterator[list[Any]],
+        take: Callable[[list[Any]], list[str]],
+        *,
+        optional: bool = False,
+    ) -> tuple[bool, list[Gap]]:
+        """Page by page. Whether the API is off in the project, and what was not read or not understood. One that is not
+        `optional`, or that has already answered, is not off: what it does not tell is missing."""
+        project.counts.lists_asked += 1
+        if project.silent >= SILENT:
+            return False, [_unasked(SOURCE)]
+        off = False
+        gaps: list[Gap] = []
+        try:
+            for page in pages:
+                optional = False
+                gaps += [_gap(SOURCE, GapReason.BAD_DATA, detail) for detail in take(page)]
+        except GcpError as error:
+            off, unread = self._off(project, SOURCE, error) if optional else (False, [gap_of(SOURCE, error)])
+            gaps += unread
+        _heard(project, gaps)
+        project.counts.lists_read += not gaps
+        return off, gaps
 
 
 def _cluster(wire: Json, why: GcpError | None, project: Project, gaps: list[Gap]) -> GkeCluster | None:

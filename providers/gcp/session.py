@@ -28,7 +28,7 @@ from scanner.plain import plain
 Json = dict[str, Any]
 T = TypeVar("T")
 
-SERVICES = ("container", "artifactregistry", "cloudresourcemanager", "iamcredentials")
+SERVICES = ("container", "artifactregistry", "containeranalysis", "cloudresourcemanager", "iamcredentials")
 ATTEMPTS = {429: 8, 502: 4, 503: 4}  # by status; all others are asked once. Quotas are counted by the minute
 LONGEST_WAIT = 20.0
 MAX_BODY = 256 * 1024 * 1024
@@ -40,8 +40,11 @@ _PROJECT_NAME = r"(?:[\w-]+(?:\.[\w-]+)+:)?[\w-]+"  # old ones start with a doma
 _CALLS = frozenset({"/google.container.v1.ClusterManager/ListClusters"})
 _PATHS = {
     "artifactregistry": re.compile(
-        rf"/v1/projects/{_PROJECT_NAME}/locations(?:/{_NAME}/repositories(?:/{_NAME}:getIamPolicy)?)?", re.ASCII
+        rf"/v1/projects/{_PROJECT_NAME}/locations"
+        rf"(?:/{_NAME}/repositories(?:/{_NAME}(?::getIamPolicy|/dockerImages))?)?",
+        re.ASCII,
     ),
+    "containeranalysis": re.compile(rf"/v1/projects/{_PROJECT_NAME}/occurrences", re.ASCII),
     "cloudresourcemanager": re.compile(rf"/v3/(?:folders|projects(?:/{_PROJECT_NAME})?)", re.ASCII),
 }
 PROJECT_ID = re.compile(r"(?:[a-z0-9.-]{1,100}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
@@ -180,26 +183,32 @@ class Session:
         return self._patiently(lambda headers: self._get(service, path, query, headers, permission))
 
     def pages(self, service: str, path: str, items: str, permission: str, **query: str | int) -> Iterator[list[Any]]:
-        """Every page of a list. Raises GcpError, also for an answer that is no list."""
+        """Every page of a list. Raises GcpError, also for an answer that is no list, and after the last page where
+        Google says that places are missing."""
         seen: set[str] = set()
+        missing: object = None
         query["pageSize"] = _PAGE_SIZE
         while len(seen) < MAX_PAGES:
             answer = self.get(service, path, permission, **query)
             # Google leaves an empty list out. What is there in its place is then nothing at all.
-            page = answer.get(items, None if answer.keys() - {"nextPageToken"} else [])
+            page = answer.get(items, None if answer.keys() - {"nextPageToken", "unreachable"} else [])
             if not isinstance(page, list):
                 raise GcpError(GapReason.BAD_DATA, f"the answer holds no list {items!r}")
             yield page
-            token = answer.get("nextPageToken")
+            token, missing = answer.get("nextPageToken"), answer.get("unreachable") or missing
             if token is None or token == "":
-                return
+                break
             if not isinstance(token, str):
                 raise GcpError(GapReason.BAD_DATA, "the answer names no page that could follow")
             if token in seen:
                 raise GcpError(GapReason.BAD_DATA, "the pages go round in circles")
             seen.add(token)
             query["pageToken"] = token
-        raise GcpError(GapReason.BAD_DATA, f"the list has more than {MAX_PAGES:,} pages")
+        else:
+            raise GcpError(GapReason.BAD_DATA, f"the list has more than {MAX_PAGES:,} pages")
+        if missing:
+            detail = f"Google could not say what is in {plain(str(missing)[:200])}"
+            raise GcpError(GapReason.LOCATION_MISSING, detail)
 
     def _get(
         self, service: str, path: str, query: Mapping[str, str | int], headers: Mapping[str, str], permission: str

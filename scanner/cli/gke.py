@@ -50,7 +50,7 @@ def gke_tasks(scope: GcpScope, asked: Asked) -> Iterator[list[Task]]:
             raise
         raise ConfigError("the Google Cloud SDK is not installed: pip install 'kubeposture[gcp]'") from None
     with contextlib.closing(session):
-        yield [_Gcp(cloud, session, projects, parents).task()]
+        yield [_Gcp(cloud, session, projects, parents, scans=asked.settings.needs_scans).task()]
 
 
 def _endpoints(given: list[str]) -> Mapping[str, str]:
@@ -59,10 +59,10 @@ def _endpoints(given: list[str]) -> Mapping[str, str]:
 
 
 class _Gcp:
-    def __init__(self, cloud: Cloud, session: Session, projects: list[str], parents: list[str]) -> None:
+    def __init__(self, cloud: Cloud, session: Session, projects: list[str], parents: list[str], *, scans: bool) -> None:
         self.cloud, self.session = cloud, session
         self.projects, self.parents = projects, parents
-        self.reader = Reader(session, cloud.asked)
+        self.reader = Reader(session, cloud.asked, scans=scans)
 
     # -- projects -----------------------------------------------------------------------------------------------------
 
@@ -114,7 +114,8 @@ class _Gcp:
                     yield from self.cloud.listed()
                     started = True
             # Below an organization most projects have nothing to do with containers.
-            if named or not found.off or found.gaps or found.repositories.items:
+            scanned = found.scans.scans or found.scans.gaps
+            if named or not found.off or found.gaps or found.repositories.items or scanned:
                 yield project_reading(self.cloud, found)
 
         return Task(
@@ -174,7 +175,9 @@ class _Gcp:
 def project_reading(cloud: Cloud, project: Project) -> Reading:
     """What is judged of a project itself; its clusters come one by one."""
     judged: list[AnyResource] = [*project.repositories.items]
-    return cloud.account_reading(cloud.account(project.id, project.id), project, judged, f"gcp:{project.id}")
+    reading = cloud.account_reading(cloud.account(project.id, project.id), project, judged, f"gcp:{project.id}")
+    reading.estate.scans = project.scans
+    return reading
 
 
 def cluster_reading(cloud: Cloud, cluster: GkeCluster, way: dict[str, Any], look: Look | None) -> Reading:
