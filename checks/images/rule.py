@@ -141,9 +141,9 @@ def _unproven(image: ScannedImage, manifest: Manifest, rule: Rule) -> tuple[str,
     reasons = [_shortcoming(match, image.as_of, rule) for match in manifest.matches]
     if not all(reasons):
         return None
-    given = sorted((rank, reason, message) for rank, reason, message in filter(None, reasons))
+    given = sorted(filter(None, reasons))
     refused = image.gaps[0] if image.gaps else None
-    if given and (given[0][0] < _UNFINISHED or not refused):
+    if given and not (refused and given[0][1] == "not_scanned"):
         return given[0][1:]
     if refused:
         return refused.reason.value, f"not known: {refused.sentence}"
@@ -152,15 +152,12 @@ def _unproven(image: ScannedImage, manifest: Manifest, rule: Rule) -> tuple[str,
     return "not_scanned", "no source knows of a scan of this image"
 
 
-_UNFINISHED = 5
-
-
 def _shortcoming(match: Match, as_of: datetime, rule: Rule) -> tuple[int, str, str] | None:
     """How far a scan is from being a proof, with reason and message; None where it is one."""
     scan = match.scan
     by = f"the scan of {scan.source}"
     if scan.unfinished:
-        return _UNFINISHED, scan.unfinished, f"{by} proves nothing: {scan.detail or scan.unfinished.replace('_', ' ')}"
+        return 5, scan.unfinished, f"{by} proves nothing: {scan.detail or scan.unfinished.replace('_', ' ')}"
     if match.doubt:
         return 4, "not_certain", f"{by} found nothing, but {match.doubt}"
     if scan.only_fixed and not rule.fixable_only:

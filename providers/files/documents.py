@@ -42,7 +42,7 @@ _BYTE_ORDER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 def read(data: bytes) -> Iterator[Document | DocumentError]:
     """Documents of a file in their order. Each is parsed alone: a broken one costs only itself. Never raises."""
     try:
-        text = _utf8(data)
+        text = utf8(data)
     except UnicodeDecodeError:
         yield document_error(1, 1, "the text starts like UTF-16 but is not")
         return
@@ -59,7 +59,7 @@ def read_json(data: bytes) -> JsonList | None:
     Meant for dumps of hundreds of megabytes: the items are not decoded, and share the memory of `data`.
     """
     try:
-        text = _utf8(data)
+        text = utf8(data)
     except UnicodeDecodeError:
         return None
     found = json_reader.read_list(text)
@@ -69,7 +69,8 @@ def read_json(data: bytes) -> JsonList | None:
     return JsonList(found.kind, found.api_version, (JsonItem(raw, index, line) for index, (raw, line) in items))
 
 
-def _utf8(data: bytes) -> bytes:
+def utf8(data: bytes) -> bytes:
+    """The text without its byte order mark; raises UnicodeDecodeError where it starts like UTF-16 but is not."""
     if data.startswith(_BYTE_ORDER_MARKS):
         return data.decode("utf-16").encode()
     return data.removeprefix(codecs.BOM_UTF8)

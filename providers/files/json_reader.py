@@ -27,13 +27,13 @@ def first_value(text: memoryview) -> tuple[Any, int] | None:
         try:
             return msgspec.json.decode(text), len(text)
         except msgspec.DecodeError as error:
-            end = _end(text, str(error))
+            end = end_of_first(text, str(error))
             return None if end is None else (msgspec.json.decode(text[:end]), end)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def _end(text: memoryview, problem: str) -> int | None:
+def end_of_first(text: memoryview, problem: str) -> int | None:
     """Where the first value ends, if another one follows: msgspec tells it, one byte too far in some versions."""
     byte = _BYTE.search(problem)
     if byte is None or "trailing characters" not in problem:

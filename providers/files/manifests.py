@@ -5,11 +5,8 @@ A document that cannot be read costs itself: it becomes one `error` on its file,
 
 from __future__ import annotations
 
-import functools
 import os
-import stat
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from msgspec import Raw
 
 from providers.files import documents
 from providers.files.document import Document, DocumentError, JsonItem, JsonList
+from providers.files.paths import STDIN, content, expand, name_of
 from scanner import wire
 from scanner.inventory import Inventory
 from scanner.kube import BY_NAME, Resource, Source, printable
@@ -31,7 +29,6 @@ MAX_YAML = 64 * 2**20  # bytes; composing YAML takes some hundred times its size
 MAX_JSON = 512 * 2**20
 MAX_LISTS = 5  # Lists inside Lists
 MAX_VALUES = 10_000_000  # of one YAML file, aliases expanded
-STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ def read(
 ) -> Found:
     """Every Kubernetes object below the paths; never raises for what a file holds."""
     reader = Reader(Fold(kinds, default_namespace=default_namespace), _base(Path.cwd()))
-    for path in _expand(paths, reader):
+    for path in expand(paths, SUFFIXES, reader.fail):
         progress(path, reader.fold.counts.read)
         reader.read_file(path)
     name = ", ".join(sorted({reader.scope(p) for p in paths}))
@@ -84,48 +81,6 @@ def _base(start: Path) -> Path:
     return next((p for p in (start, *start.parents) if (p / ".git").exists()), start)
 
 
-def _expand(paths: Sequence[str], reader: Reader) -> Iterator[str]:
-    """Files in a stable order, each once, however many links lead to it; links to directories are followed.
-
-    A directory that holds none is an error: somebody expected it to.
-    """
-    seen: set[str] = set()
-    real_folder = functools.cache(os.path.realpath)
-
-    def real(path: str) -> str:
-        folder, name = os.path.split(os.path.normpath(path))
-        whole = os.path.islink(path) or name in (".", "..")
-        return os.path.realpath(path) if whole else os.path.join(real_folder(folder), name)
-
-    def is_new(path: str) -> bool:
-        place = real(path)
-        new = place not in seen
-        seen.add(place)
-        return new
-
-    for path in paths:
-        if path == STDIN or not os.path.isdir(path):
-            yield from filter(is_new, [path])
-            continue
-        files = list(_walk(path, reader, is_new))
-        below = os.path.join(real(path), "")
-        if not files and not any(p.startswith(below) and p.lower().endswith(SUFFIXES) for p in seen):
-            reader.fail(path, f"holds no file that ends in {', '.join(SUFFIXES)}")
-        yield from filter(is_new, files)
-
-
-def _walk(directory: str, reader: Reader, is_new: Callable[[str], bool]) -> Iterator[str]:
-    def refused(error: OSError) -> None:
-        reader.fail(str(error.filename), f"cannot be read: {error.strerror}")
-
-    for folder, folders, files in os.walk(directory, onerror=refused, followlinks=True):
-        if not is_new(folder):
-            folders.clear()
-            continue
-        folders[:] = sorted(f for f in folders if f != ".git")
-        yield from (os.path.join(folder, f) for f in sorted(files) if f.lower().endswith(SUFFIXES))
-
-
 class _Header(wire.Wire, frozen=True):
     """Everything raw, so that a field of the wrong type can be told from one that is missing."""
 
@@ -145,7 +100,7 @@ class Reader:
     def read_file(self, path: str) -> None:
         broken = self.fold.counts.invalid
         try:
-            data = _bytes_of(path)
+            data = content(path, _limit(path))
         except OSError as error:
             self.fail(path, f"cannot be read: {error.strerror or error}")
         except ValueError as error:
@@ -169,7 +124,7 @@ class Reader:
         if path == STDIN:
             return STDIN
         absolute, below = os.path.abspath(path), os.path.join(self.base, "")
-        return _name(absolute.removeprefix(below) if absolute != str(self.base) else ".").replace(os.sep, "/")
+        return name_of(absolute.removeprefix(below) if absolute != str(self.base) else ".").replace(os.sep, "/")
 
     def locate(self, source: Source, path: str) -> int:
         """The line of a path inside an object, or of its nearest ancestor that is there."""
@@ -273,12 +228,7 @@ class Reader:
         self.fold.counts.lists_read += n
 
     def _source(self, path: str, line: int, document: int, item: int = 0) -> Source:
-        return Source(path=_name(path), line=line, document=document, scope=self.scope(path), item=item)
-
-
-def _name(path: str) -> str:
-    """A path as text: a file name may hold bytes that are no UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+        return Source(path=name_of(path), line=line, document=document, scope=self.scope(path), item=item)
 
 
 def _text(value: Raw | msgspec.UnsetType) -> str | None:
@@ -293,26 +243,5 @@ def _item_kind(list_kind: str) -> str | None:
     return list_kind.removesuffix("List") or None
 
 
-def _bytes_of(path: str) -> bytes:
-    """The content of a regular file, or of standard input; raises OSError, or ValueError for what is too large."""
-    if path == STDIN and sys.stdin is None:
-        raise ValueError("standard input is closed")
-    if path == STDIN:
-        return _bounded(sys.stdin.buffer.read(MAX_JSON + 1), MAX_JSON)
-    mode = os.stat(path)
-    if not stat.S_ISREG(mode.st_mode):
-        raise ValueError("is no regular file")
-    limit = MAX_JSON if path.lower().endswith(".json") else MAX_YAML
-    if mode.st_size > limit:
-        raise ValueError(_too_large(mode.st_size, limit))
-    return Path(path).read_bytes()
-
-
-def _bounded(data: bytes, limit: int) -> bytes:
-    if len(data) > limit:
-        raise ValueError(_too_large(len(data), limit))
-    return data
-
-
-def _too_large(size: int, limit: int) -> str:
-    return f"has {size / 2**20:,.0f} MiB, more than the {limit >> 20} MiB that are read of one file: split it"
+def _limit(path: str) -> int:
+    return MAX_JSON if path == STDIN or path.lower().endswith(".json") else MAX_YAML
