@@ -20,6 +20,7 @@ import argparse
 import base64
 import binascii
 import json
+import math
 import re
 import secrets
 import sys
@@ -53,6 +54,7 @@ __all__ = [
     "hang",
     "redirect",
     "reset",
+    "rows",
     "status",
     "unknown_api_version",
     "unregistered",
@@ -61,6 +63,7 @@ __all__ = [
 Object = dict[str, Any]
 
 IDENTITY = "/identity/oauth2/token"
+GRAPH = "/providers/microsoft.resourcegraph/resources"
 CLIENT_ID, OBJECT_ID = guid("scanner", "client"), guid("scanner", "object")
 AUDIENCES = ("https://management.core.windows.net", "https://management.azure.com")
 _CREDENTIAL = "/listclusterusercredential"
@@ -104,9 +107,24 @@ def empty() -> Fault:
     forms = {"kubernetesversions": "values", _CREDENTIAL.strip("/"): "kubeconfigs"}
 
     def answer(handler: _Handler) -> None:
-        handler.reply_json({forms.get(handler.place.rsplit("/", 1)[-1], "value"): []})
+        if handler.place == GRAPH:
+            handler.reply_json(rows())
+        else:
+            handler.reply_json({forms.get(handler.place.rsplit("/", 1)[-1], "value"): []})
 
     return answer
+
+
+def rows(*data: Any, **more: Any) -> Object:
+    """What Resource Graph answers."""
+    shape = {
+        "totalRecords": len(data),
+        "count": len(data),
+        "data": list(data),
+        "facets": [],
+        "resultTruncated": "false",
+    }
+    return shape | more
 
 
 def unregistered(namespace: str) -> Fault:
@@ -170,6 +188,10 @@ class ArmServer:
     estate: Estate
     tls: Any = False  # True, or what `apiserver.tls()` made
     page_size: int = 100
+    graph_rows: int = 1000  # of Resource Graph, in one page
+    graph_bytes: int = 16 * 1024 * 1024  # the same
+    quota: int = 1000  # queries that Resource Graph takes in each window of `quota_seconds`
+    quota_seconds: int = 5
     latency: float = 0.0
     token_seconds: int = 3600  # Azure's libraries renew a token in its last five minutes
     gzip_from: int = 128 * 1024
@@ -184,6 +206,7 @@ class ArmServer:
         self._rules: list[apiserver._Rule] = []
         self._denied: set[tuple[str, str]] = set()  # end of the path, start of the path
         self._issued: dict[str, tuple[str, float]] = {}  # resource and expiry, by token
+        self._window = (0.0, 0)  # of Resource Graph: its end, and the queries so far
         self._identity_header = secrets.token_hex(16)
         self.load(self.estate)
         self.tls = apiserver.tls() if self.tls is True else self.tls or None
@@ -308,6 +331,15 @@ class ArmServer:
         """What is at this path: a list, one object, or nothing."""
         return self._lists.get(place) or self._objects.get(place)
 
+    def query(self) -> tuple[int, float]:
+        """One more of Resource Graph: how many more its window takes, -1 where not even this one, and when it ends."""
+        with self._lock:
+            end, count = self._window
+            if (now := time.monotonic()) >= end:
+                end, count = now + self.quota_seconds, 0
+            self._window = end, count + 1
+            return max(self.quota - count - 1, -1), end - now
+
     def may_ask_identity(self, header: str | None) -> bool:
         return header == self._identity_header
 
@@ -416,6 +448,8 @@ class _Handler(apiserver._Handler):
             self._read(path)
         elif self.command == "POST" and self.place.endswith(_CREDENTIAL):
             self._credential(path)
+        elif self.command == "POST" and self.place == GRAPH:
+            self._graph()
         else:
             self.reply_json({"registrationState": "Registered"})
 
@@ -457,6 +491,45 @@ class _Handler(apiserver._Handler):
             return
         text = yaml.dump(config, Dumper=yaml.CSafeDumper, sort_keys=False).encode()
         self.reply_json({"kubeconfigs": [{"name": "clusterUser", "value": base64.b64encode(text).decode()}]})
+
+    def _graph(self) -> None:
+        """Resource Graph: no more of its language than the scanner's queries have."""
+        left, wait = self.arm.query()
+        headers = {
+            "x-ms-user-quota-remaining": str(max(left, 0)),
+            "x-ms-user-quota-resets-after": f"00:00:{math.ceil(wait):02d}",
+        }
+        if left < 0:
+            self.reply_error(429, "RateLimiting", "Client application has been throttled.", headers)
+            return
+        asked = json.loads(self.asked.body)
+        options = asked["options"]
+        known = self.arm.estate.subscriptions
+        if not any(name in known for name in asked["subscriptions"]):
+            text = "There must be at least one subscription that is eligible to contain resources."
+            self._graph_error("NoValidSubscriptionsInQueryRequest", text, headers)
+            return
+        assert len(asked["subscriptions"]) <= 1000
+        assert options["resultFormat"] == "objectArray"
+        found = _select(
+            asked["query"], [r for name in asked["subscriptions"] if name in known for r in known[name].security]
+        )
+        start = _offset(options.get("$skipToken", ""))
+        stop = min(start + min(options["$top"], self.arm.graph_rows), len(found))
+        answer = rows(*found[start:stop], totalRecords=len(found))
+        if stop < len(found):
+            answer["$skipToken"] = _skip_token(stop)
+        data = _dump(answer)
+        if len(data) > self.arm.graph_bytes:
+            text = f"Response payload size is {len(data)}, and has exceeded the limit of {self.arm.graph_bytes}."
+            self._graph_error("ResponsePayloadTooLarge", text, headers)
+        else:
+            self.reply(200, data, "application/json; charset=utf-8", headers)
+
+    def _graph_error(self, code: str, message: str, headers: dict[str, str]) -> None:
+        support = "Please provide below info when asking for support: timestamp = …, correlationId = …"
+        error = {"code": "BadRequest", "message": support, "details": [{"code": code, "message": message}]}
+        self.reply(400, _dump({"error": error}), "application/json; charset=utf-8", headers)
 
     def _identity(self) -> None:
         """App Service's protocol, version 2019-08-01."""
@@ -518,6 +591,8 @@ def _forbidden(method: str, path: str) -> str:
 
 def _action(method: str, path: str) -> tuple[str, str]:
     """What one needs to be allowed, and where: `Microsoft.ContainerService/managedClusters/read`."""
+    if path.lower() == GRAPH:
+        return "Microsoft.ResourceGraph/resources/read", "/"
     before, namespace, rest = _resource(path)
     if not namespace:
         namespace, rest = ["Microsoft.Resources"], before.strip("/").split("/")
@@ -527,6 +602,31 @@ def _action(method: str, path: str) -> tuple[str, str]:
         kinds, verb = rest[::2], {"GET": "read", "DELETE": "delete"}.get(method, "write")
         scope = path.rsplit("/", 1)[0] if len(rest) % 2 else path  # of a list, what it is a list of
     return "/".join([*namespace, *kinds, verb]), scope or "/"
+
+
+def _select(query: str, table: list[Object]) -> list[Object]:
+    """The rows that a query finds, with the columns that it asks for."""
+    kind = re.search(r"where type =~ '([^']+)'", query)[1]
+    keys = set(re.findall(r"'([0-9a-f-]{36})'", query))
+    paths = dict(re.findall(r"extend (\w+) = tostring\(([\w.]+)\)", query))
+    endings = tuple(re.findall(r"assessed endswith '(\w+)'", query))
+    category = re.search(r"category =~ '(\w+)'", query)
+    columns = [column.partition("=") for column in query.partition("| project ")[2].partition("|")[0].split(",")]
+
+    def wanted(row: Object) -> bool:
+        key = re.search(r"(?i)/providers/Microsoft\.Security/assessments/([^/]+)", row["id"])[1].lower()
+        ends = str(_at(row, paths["assessed"]) or "").lower().endswith(tuple(ending.lower() for ending in endings))
+        inside = not category or str(_at(row, paths["category"])).lower() == category[1].lower()
+        return row["type"].lower() == kind and (key in keys or (ends and inside))
+
+    found = sorted((row for row in table if wanted(row)), key=lambda row: row["id"])
+    return [{name.strip(): _at(row, path.strip() or name.strip()) for name, _, path in columns} for row in found]
+
+
+def _at(row: Any, path: str) -> Any:
+    for name in path.split("."):
+        row = row.get(name) if isinstance(row, dict) else None
+    return row
 
 
 def _not_found(path: str) -> tuple[str, str]:

@@ -11,6 +11,8 @@ Every function that makes something takes changes by the names of its outermost 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -928,6 +930,256 @@ def docker_hub_connector(name: str = "docker-hub", *, subscription: str = PROD, 
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Images: rows of the table securityresources, as Resource Graph has them
+
+SCANNED = "2026-11-20T06:12:44.0772799Z"
+IMAGE_KEY = "33422d8f-ab1e-42be-bc9a-38685bb567b9"  # [Preview] Container images in Azure registry …
+REGISTRY_KEY = "c0b7cfc6-3172-465a-b378-53c7ff2cc0d5"  # generally available, of a registry as a whole
+RUNNING_KEY = "c5045ea3-afc6-4006-ab8f-86c8574dbf3d"  # [Preview] Containers running in Azure …
+
+
+def digest(*parts: object) -> str:
+    """The same parts always give the same digest."""
+    return f"sha256:{hashlib.sha256(repr(parts).encode()).hexdigest()}"
+
+
+def _graph_row(id: str, kind: str, subscription: str, properties: Object, changes: Mapping[str, Any]) -> Object:
+    shape = {
+        "id": id,
+        "name": id.rpartition("/")[2],
+        "type": kind,
+        "tenantId": TENANT,
+        "kind": "",
+        "location": "",
+        "resourceGroup": "rg-images",
+        "subscriptionId": subscription,
+        "managedBy": "",
+        "sku": None,
+        "plan": None,
+        "properties": properties,
+        "tags": None,
+        "identity": None,
+        "zones": None,
+        "extendedLocation": None,
+    }
+    return merged(shape, {"properties": changes})
+
+
+def _image_home(subscription: str, host: str) -> str:
+    return f"{_group(subscription, 'rg-images')}/providers/Microsoft.ContainerRegistry/registries/{host.split('.')[0]}"
+
+
+def sub_assessment(
+    cve: str = "CVE-2021-39537",
+    package: str = "libncursesw5",
+    repository: str = "shop/web",
+    *,
+    subscription: str = PROD,
+    host: str = "acrproduction.azurecr.io",
+    key: str = REGISTRY_KEY,
+    kind: str = "AzureContainerRegistryVulnerability",
+    severity: str = "High",
+    code: str = "Unhealthy",
+    **changes: Any,
+) -> Object:
+    """One vulnerability of an image, by Microsoft Defender Vulnerability Management."""
+    properties = {
+        "id": cve,
+        "displayName": cve,
+        "description": "This vulnerability affects the following vendors: Gnu, Apple, Red_Hat, Ubuntu, Debian.",
+        "status": {"code": code, "severity": severity},
+        "remediation": f"Create new image with updated package {package} with version 6.2-0ubuntu2.1 or higher.",
+        "timeGenerated": SCANNED,
+        "resourceDetails": {"id": f"/repositories/{repository}/images/{digest(repository)}", "source": "Azure"},
+        "additionalData": {
+            "assessedResourceType": kind,
+            "cvssV30Score": 7.8,
+            "artifactDetails": {
+                "repositoryName": repository,
+                "registryHost": host,
+                "digest": digest(repository),
+                "tags": ["1.4.2"],
+                "artifactType": "ContainerImage",
+                "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+                "lastPushedToRegistryUTC": "2026-05-15T16:00:40.2938142Z",
+            },
+            "softwareDetails": {
+                "osDetails": {"osPlatform": "linux", "osVersion": "ubuntu_linux_20.04"},
+                "packageName": package,
+                "category": "OS",
+                "fixReference": {"id": "USN-6099-1", "url": "https://ubuntu.com/security/notices/USN-6099-1"},
+                "vendor": "ubuntu",
+                "version": "6.2-0ubuntu2",
+                "evidence": [f"dpkg-query -f '${{Package}}:${{Source}}:\\n' -W | grep -e ^{package}:.*"],
+                "language": "",
+                "fixedVersion": "6.2-0ubuntu2.1",
+                "fixStatus": "FixAvailable",
+            },
+            "vulnerabilityDetails": {
+                "cveId": cve,
+                "references": [{"title": cve, "link": f"https://nvd.nist.gov/vuln/detail/{cve}"}],
+                "cvss": {"2.0": None, "3.0": {"base": 7.8, "cvssVectorString": "CVSS:3.0/AV:L/AC:L/PR:N/UI:R/S:U"}},
+                "workarounds": [],
+                "publishedDate": "2020-08-04T00:00:00",
+                "lastModifiedDate": "2023-07-07T00:00:00",
+                "severity": severity,
+                "weaknesses": {"cwe": [{"id": "CWE-787"}]},
+            },
+        },
+    }
+    id = f"{_image_home(subscription, host)}/providers/Microsoft.Security/assessments/{key}/subassessments/"
+    id += guid(key, cve, package, repository, host)
+    return _graph_row(id, "microsoft.security/assessments/subassessments", subscription, properties, changes)
+
+
+def aws_sub_assessment(cve: str = "CVE-2023-32700", account: str = "123456789012", **changes: Any) -> Object:
+    host, repository = f"{account}.dkr.ecr.us-east-1.amazonaws.com", "shop/ledger"
+    resource = {
+        "id": f"{host}/{repository}@{digest(repository)}",
+        "source": "Aws",
+        "connectorId": guid("aws-production"),
+        "region": "us-east-1",
+        "nativeCloudUniqueIdentifier": f"arn:aws:ecr:us-east-1:{account}:image/{repository}",
+        "resourceProvider": "ecr",
+        "resourceType": "repository",
+        "resourceName": repository,
+        "hierarchyId": account,
+    }
+    place = {"host": host, "kind": "AwsContainerRegistryVulnerability", "key": "c27441ae-775c-45be-8ffa-655de37362ce"}
+    return sub_assessment(cve, "libptexenc1", repository, **place, **merged({"resourceDetails": resource}, changes))
+
+
+def gcp_sub_assessment(cve: str = "CVE-2017-11613", project: str = "shop-production", **changes: Any) -> Object:
+    host, repository = "us-central1-docker.pkg.dev", f"{project}/apps/nginx"
+    native = f"projects/{project}/locations/us-central1/repositories/apps/dockerImages/nginx@{digest(repository)}"
+    resource = {
+        "id": f"{host}/{repository}@{digest(repository)}",
+        "source": "Gcp",
+        "resourceType": "repository",
+        "nativeCloudUniqueIdentifier": native,
+        "resourceProvider": "gar",
+        "resourceName": repository,
+        "hierarchyId": "884213770012",
+        "connectorId": guid("gcp-production"),
+        "region": "us-central1",
+    }
+    place = {"host": host, "kind": "GcpContainerRegistryVulnerability", "key": "5cc3a2c1-8397-456f-8792-fe9d0d4c9145"}
+    changes = merged({"resourceDetails": resource}, changes)
+    return sub_assessment(cve, "tiff", repository, **place, severity="Low", **changes)
+
+
+def qualys_sub_assessment(*cves: str, repository: str = "shop/old", subscription: str = PROD, **changes: Any) -> Object:
+    """One vulnerability of an image as Qualys told it until 2024: no package, and no host but the registry's id."""
+    key, host = "dbd0cb49-b563-45e7-9724-889e799fa648", "acrproduction.azurecr.io"
+    properties = {
+        "id": "177993",
+        "displayName": "Debian Security Update for systemd",
+        "category": "Debian",
+        "status": {"code": "Unhealthy", "severity": "Medium"},
+        "timeGenerated": SCANNED,
+        "resourceDetails": {"id": f"/repositories/{repository}/images/{digest(repository)}", "source": "Azure"},
+        "additionalData": {
+            "assessedResourceType": "ContainerRegistryVulnerability",
+            "type": "Vulnerability",
+            "imageDigest": digest(repository),
+            "repositoryName": repository,
+            "patchable": True,
+            "publishedTime": "2023-01-18T08:20:57Z",
+            "cve": [{"title": cve, "link": f"http://web.nvd.nist.gov/view/vuln/detail?vulnId={cve}"} for cve in cves],
+            "cvss": {"2.0": {"base": 5.0}, "3.0": {"base": 5.5}},
+            "vendorReferences": [],
+        },
+    }
+    id = f"{_image_home(subscription, host)}/providers/Microsoft.Security/assessments/{key}/subassessments/"
+    id += guid(key, repository, *cves)
+    return _graph_row(id, "microsoft.security/assessments/subassessments", subscription, properties, changes)
+
+
+def image_assessment(
+    code: str = "Healthy",
+    repository: str = "shop/web",
+    *,
+    subscription: str = PROD,
+    host: str = "acrproduction.azurecr.io",
+    key: str = IMAGE_KEY,
+    **changes: Any,
+) -> Object:
+    """What the grouped recommendation says of an image as a whole."""
+    image = f"{_image_home(subscription, host)}/repositories-{repository.replace('/', '-')}-images-{digest(repository)}"
+    properties = {
+        "displayName": "[Preview] Container images in Azure registry should have vulnerability findings resolved",
+        "status": {
+            "code": code,
+            "firstEvaluationDate": "2026-10-02T04:00:01.5571234Z",
+            "statusChangeDate": "2026-11-18T05:30:00.1234567Z",
+        },
+        "metadata": {"severity": "High", "assessmentType": "BuiltIn", "recommendationCategory": "Unknown"},
+        "resourceDetails": {
+            "Id": image,
+            "Source": "Azure",
+            "ResourceType": ".containerimage",
+            "ResourceName": repository.rpartition("/")[2],
+            "ResourceProvider": "Azure Container Registry",
+        },
+        "resourceAdditionalData": json.dumps(
+            {
+                "Digest": digest(repository),
+                "ImageUri": f"{host}/{repository}@{digest(repository)}",
+                "LastPushedToRegistryUTC": "2026-05-15T16:00:40.2938142Z",
+                "RepositoryDetails": {"RegistryHost": host, "RepositoryName": repository},
+            }
+        ),
+        "additionalData": None,
+    }
+    id = f"{image}/providers/Microsoft.Security/assessments/{key}"
+    return _graph_row(id, "microsoft.security/assessments", subscription, properties, changes)
+
+
+def package_assessment(
+    *cves: Object | str,
+    package: str = "openssl",
+    repository: str = "shop/web",
+    code: str = "Unhealthy",
+    name: str = "",
+    **changes: Any,
+) -> Object:
+    """An individual recommendation: one package of an image, with all its vulnerabilities inside a text."""
+    more = {
+        "displayName": f"Update {package}",
+        "metadata": {"recommendationCategory": "SoftwareUpdate"},
+        "additionalData": {
+            "SoftwareName": package,
+            "SoftwareVendor": "openssl",
+            "PackageType": "OS",
+            "ScannerName": "MdvmAgent",
+            "MaxCvssScore": "8.4",
+            "DetectedSoftwareVersions": json.dumps(["3.0.2", "3.0.7"]),
+            "ScannersDetails": json.dumps({"mdvm": {"DetectedSoftwareVersions": ["3.0.2", "3.0.7"]}}),
+            "FixedVersion": "",
+            "CvesDetails": json.dumps([one_cve(cve) if isinstance(cve, str) else cve for cve in cves]),
+        },
+    }
+    place = {key: changes.pop(key) for key in ("subscription", "host") if key in changes}
+    key = name or guid("recommendation", package)
+    return image_assessment(code, repository, **place, key=key, **merged(more, changes))
+
+
+def one_cve(cve: str, severity: str = "Medium", **changes: Any) -> Object:
+    """One entry of an individual recommendation."""
+    shape = {
+        "CveId": cve,
+        "AdditionalIdentifiers": [],
+        "Description": "Summary: OpenSSL is vulnerable to a denial of service. Remediation: update to 3.0.8.",
+        "Cvss": [{"Key": "3.1", "Value": {"Base": 5.9, "CvssVectorString": "CVSS:3.1/AV:N/AC:H/PR:N/UI:N/S:U"}}],
+        "Severity": severity,
+        "FixStatus": "FixAvailable",
+        "FixedVersion": "3.0.8",
+        "Tags": [],
+    }
+    return merged(shape, changes)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Versions, subscriptions, permissions, kubeconfigs
 
 
@@ -1033,6 +1285,7 @@ class Subscription:
     diagnostics: dict[str, list[Object]] = field(default_factory=dict)
     extensions: dict[str, list[Object]] = field(default_factory=dict)
     kubeconfigs: dict[str, Object] = field(default_factory=dict)  # others are made from the cluster
+    security: list[Object] = field(default_factory=list)  # rows of Resource Graph
 
     def wire(self) -> Object:
         """The subscription itself, as GET /subscriptions shows it."""

@@ -97,7 +97,7 @@ def servers():
 
         yield start
     for request in (r for server in started for r in server.requests):
-        assert request.method == "GET" or request.path.endswith("/listClusterUserCredential")
+        assert request.method == "GET" or request.path.endswith(("/listClusterUserCredential", session.GRAPH))
         assert "secrets" not in request.path
 
 
@@ -154,7 +154,8 @@ def collect_kubeconfig(config, path):
 
 
 def posts(arm):
-    return [request.path for request in arm.requests if request.method != "GET"]
+    """Those that are no query of Resource Graph."""
+    return [request.path for request in arm.requests if request.method != "GET" and request.path != session.GRAPH]
 
 
 # -- both planes of one cluster
@@ -657,7 +658,7 @@ def test_the_data_plane_alone_asks_azure_only_for_clusters(serve, inside):
     assert found.planes() == {"aks-entra": ("not_asked", "complete")}
     assert {f["category"] for f in found.report["findings"]} == {"data_plane", "vulnerability"}
     lists = {r.path.rpartition("/")[2] for r in arm.requests}
-    assert lists == {"subscriptions", "permissions", "managedClusters", "listClusterUserCredential"}
+    assert lists == {"subscriptions", "permissions", "managedClusters", "listClusterUserCredential", "resources"}
 
 
 def test_checks_of_the_inside_alone_ask_azure_only_for_clusters(serve, inside):
@@ -666,7 +667,7 @@ def test_checks_of_the_inside_alone_ask_azure_only_for_clusters(serve, inside):
     found = scan(arm, "-c", "k8s-*")
     assert (found.code, found.planes()) == (0, {"aks-entra": ("not_asked", "complete")})
     lists = {r.path.rpartition("/")[2] for r in arm.requests}
-    assert lists == {"subscriptions", "permissions", "managedClusters", "listClusterUserCredential"}
+    assert lists == {"subscriptions", "permissions", "managedClusters", "listClusterUserCredential", "resources"}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from cli import kubeposture
 from typer.core import TyperGroup
 
 import checks
+from providers.azure import images
 from providers.azure.access import ACTION
 from providers.azure.reader import LISTS
 from providers.gcp.reader import FOLDERS, PROJECTS
@@ -38,7 +39,7 @@ DEFAULT = config.settings(checks.load(), config.Config(), config.Selection())
 
 
 def test_the_role_holds_every_right_that_is_used_and_no_other():
-    assert sorted(ROLE["Actions"]) == sorted([ACTION, *(wanted.action for wanted in LISTS.values())])
+    assert sorted(ROLE["Actions"]) == sorted([ACTION, *images.ACTIONS, *(wanted.action for wanted in LISTS.values())])
     assert not [action for action in ROLE["Actions"] if not action.endswith("/read") and action != ACTION]
 
 

@@ -138,6 +138,7 @@ class Reader:
     def __init__(self, session: Answers, kinds: Iterable[str]) -> None:
         self.session = session
         self.kinds = frozenset(kinds)
+        self._allowed: dict[str, Permissions] = {}  # by subscription
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
 
@@ -149,7 +150,7 @@ class Reader:
     def read(self, subscription: AzureSubscription) -> Iterator[Subscription]:
         """Twice the same object: when the clusters are known, and when the rest is too."""
         counts = Counts(read=1, judged=1)
-        result = Subscription(subscription, self._permissions(subscription.id, counts), counts=counts)
+        result = Subscription(subscription, self.permissions(subscription.id, counts), counts=counts)
         result.clusters = self._resources(AksCluster, result)
         self._add_versions(result)
         if "connectedClusters" in self.kinds:
@@ -164,9 +165,12 @@ class Reader:
         subscription.related["containerResources"] = _container_resources(result)
         yield result
 
-    def _permissions(self, scope: str, counts: Counts) -> Permissions:
-        found = self._list("permissions", scope, counts)
-        return Permissions(tuple(found.items), next(iter(found.gaps), None))
+    def permissions(self, scope: str, counts: Counts) -> Permissions:
+        """What the identity may do in the whole subscription of this id, which is asked once."""
+        if scope not in self._allowed:
+            found = self._list("permissions", scope, counts)
+            self._allowed[scope] = Permissions(tuple(found.items), next(iter(found.gaps), None))
+        return self._allowed[scope]
 
     def _resources(self, kind: type[R], result: Subscription) -> Collected[R]:
         found = self._proven(kind.kind, result.resource.id, result)

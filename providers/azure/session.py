@@ -1,4 +1,4 @@
-"""Azure Resource Manager: GET with wire JSON for an answer, and the one POST that reads. Nothing else leaves.
+"""Azure Resource Manager: GET with wire JSON for an answer, and the two POSTs that read. Nothing else leaves.
 
 The client is azure-mgmt-containerservice's, with a pipeline of our own: its default one registers resource providers,
 which is a write, and follows links to any host with the bearer token attached.
@@ -11,6 +11,7 @@ import json
 import math
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,14 +25,17 @@ from scanner.plain import plain
 
 Json = dict[str, Any]
 
-LONGEST_WAIT = 20.0  # seconds that a Retry-After is followed for
+LONGEST_WAIT = 20.0  # seconds that a Retry-After, or a quota that is used up, is waited for
 ATTEMPTS = 4
 MAX_PAGES = 10_000
 WHOLE_ANSWER = 10  # times the read time-out: what a server that sends a byte now and then may take
 CREDENTIALS = "listClusterUserCredential"
+GRAPH = "/providers/Microsoft.ResourceGraph/resources"
+GRAPH_VERSION = "2021-03-01"
 _NAME = r"(?!\.+/)[\w.()-]+"  # nothing that a server could decode into other parts of a path
 _POST = re.compile(
-    rf"/subscriptions/{_NAME}/resourceGroups/{_NAME}/providers/Microsoft\.ContainerService/managedClusters/{_NAME}/{CREDENTIALS}",
+    rf"/subscriptions/{_NAME}/resourceGroups/{_NAME}/providers/Microsoft\.ContainerService/managedClusters/{_NAME}/{CREDENTIALS}"
+    rf"|{re.escape(GRAPH)}",
     re.IGNORECASE,
 )
 _HOST = re.compile(r"[\w.-]+(:\d+)?|\[[\da-f:.]+\](:\d+)?", re.IGNORECASE)  # without a user, a backslash and the like
@@ -77,11 +81,12 @@ class Session:
         self.credential = Credential(cloud, tenant)
         self._scope = cloud.scope
         self._versions: dict[str, str] = {}  # api-versions that this cloud has in place of the usual ones
+        self._quota_resets = 0.0  # by time.monotonic(): when Resource Graph may be asked again
         self._seconds = WHOLE_ANSWER * request_timeout
         self._options: dict[str, Any] = {
             "connection_timeout": min(request_timeout, 10),
             "read_timeout": request_timeout,
-            "retry_on_methods": ["GET", "POST"],  # as the one POST that leaves only reads
+            "retry_on_methods": ["GET", "POST"],  # as the POSTs that leave only read
         }
         if self.endpoint.startswith("http:"):
             self._options["enforce_https"] = False  # to this machine only, see check_endpoint
@@ -110,6 +115,12 @@ class Session:
         """For listClusterUserCredential, which only reads; the guard refuses any other. Raises ArmError."""
         return self._ask("POST", f"{self.endpoint}{path}", version, None)
 
+    def graph(self, query: Json) -> Json:
+        """One page of what Resource Graph finds, after a wait where its last answer used up the quota. Raises
+        ArmError."""
+        time.sleep(max(0.0, min(self._quota_resets - time.monotonic(), LONGEST_WAIT)))
+        return self._ask("POST", f"{self.endpoint}{GRAPH}", GRAPH_VERSION, None, query)
+
     def pages(self, path: str, version: str, items: str = "value") -> Iterator[list[Any]]:
         """Every page of a list. Raises ArmError, also for an answer that is no list: that is never an empty one."""
         body = self.get(path, version)
@@ -137,31 +148,35 @@ class Session:
             f"the next page is said to be at another host ({plain(str(link))[:100]}), so it was not asked for",
         )
 
-    def _ask(self, method: str, url: str, version: str, query: Mapping[str, str] | None) -> Json:
+    def _ask(
+        self, method: str, url: str, version: str, query: Mapping[str, str] | None, body: Json | None = None
+    ) -> Json:
         kind = _kind_of(url)
         asked = self._versions.get(kind, version) if version else ""
         try:
-            return self._answer(method, url, asked, query)
+            return self._answer(method, url, asked, query, body)
         except ArmError as error:
             newest = _newest_supported(error, OLDEST.get(kind, ""))
             if not asked or not newest or newest == asked:
                 raise
         self._versions[kind] = newest
-        return self._answer(method, url, newest, query)
+        return self._answer(method, url, newest, query, body)
 
-    def _answer(self, method: str, url: str, version: str, query: Mapping[str, str] | None) -> Json:
+    def _answer(self, method: str, url: str, version: str, query: Mapping[str, str] | None, body: Json | None) -> Json:
         from azure.core.exceptions import AzureError, ClientAuthenticationError
         from azure.core.rest import HttpRequest
 
         parameters = {**({"api-version": version} if version else {}), **(query or {})}
         try:
             for last in (False, True):
-                request = HttpRequest(method, url, params=parameters, headers={"Accept": "application/json"})
+                request = HttpRequest(method, url, params=parameters, headers={"Accept": "application/json"}, json=body)
                 response = self._client.send_request(request, **self._options)
                 if response.status_code != 401 or last:
                     break  # the pipeline has dropped the refused token: the second attempt has a new one
             if response.status_code != 200:
                 raise _refusal(response)
+            if wait := _quota_wait(response.headers):
+                self._quota_resets = time.monotonic() + wait
             return _object(response)
         except WriteRefused as error:
             raise ArmError(GapReason.BAD_DATA, str(error)) from None
@@ -190,6 +205,7 @@ def _policies(credential: Credential, scope: str, endpoint: str) -> list[Any]:
                 seconds = super().get_retry_after(response)
             except (TypeError, ValueError, OverflowError):  # neither seconds nor a date
                 return None
+            seconds = seconds or _quota_wait(response.http_response.headers)
             return min(seconds, LONGEST_WAIT) if seconds else seconds
 
     class Token(ARMChallengeAuthenticationPolicy):
@@ -300,6 +316,16 @@ def _adapter(limit: Callable[[], bounded.Limit], connections: int) -> Any:
     return Adapter(pool_connections=1, pool_maxsize=connections, max_retries=0)
 
 
+def _quota_wait(headers: Mapping[str, str]) -> int:
+    """Seconds until Resource Graph takes the next query; 0 where it takes one now, or does not say."""
+    left = headers.get("x-ms-user-quota-remaining", "").strip()
+    resets = re.fullmatch(r"(\d{1,2}):(\d\d):(\d\d)", headers.get("x-ms-user-quota-resets-after", "").strip())
+    if left != "0" or not resets:
+        return 0
+    hours, minutes, seconds = map(int, resets.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
 def _kind_of(url: str) -> str:
     """The resource type of a path: what api-versions belong to."""
     parts = urlsplit(url).path.lower().rpartition("/providers/")[2].split("/")
@@ -348,6 +374,10 @@ def _refusal(response: Any) -> ArmError:
     except ArmError:
         error = None
     error = error if isinstance(error, dict) else {}
+    details = error.get("details")
+    unnamed = error.get("code") in ("BadRequest", None)
+    if unnamed and isinstance(details, list) and details and isinstance(details[0], dict):
+        error = details[0]  # where Resource Graph says what is wrong
     code, message = str(error.get("code") or ""), str(error.get("message") or "")
     action = _ACTION.search(message)
     if status in (401, 403):

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, TypeGuard
 
+from providers.azure import images
 from providers.azure.access import ACTION, api_server
 from providers.azure.credentials import CLOUDS
 from providers.azure.errors import ArmError, UsageError
@@ -20,12 +21,13 @@ from scanner.cli.options import AzureScope
 from scanner.cli.targets import Look
 from scanner.cloud import CloudResource, scope_id
 from scanner.clusters import server_keys
-from scanner.collect import Progress, Reading, Task
+from scanner.collect import Estate, Progress, Reading, Task
 from scanner.config import ConfigError
-from scanner.inventory import Counts
+from scanner.inventory import Counts, Inventory
 from scanner.kube import printable
 from scanner.model import Account, GapReason, MissingEvidence
 from scanner.resources import AnyResource
+from scanner.vulnerabilities import Scans
 
 if TYPE_CHECKING:
     from providers.kubernetes.credentials import ApiAccess
@@ -55,12 +57,12 @@ def aks_tasks(scope: AzureScope, asked: Asked) -> Iterator[list[Task]]:
             raise
         raise ConfigError("the Azure SDK is not installed: pip install 'kubeposture[azure]'") from None
     with contextlib.closing(session):
-        yield [_Azure(scope, cloud, session).task()]
+        yield [_Azure(scope, cloud, session, asked.settings.needs_scans).task()]
 
 
 class _Azure:
-    def __init__(self, scope: AzureScope, cloud: Cloud, session: Session) -> None:
-        self.scope, self.cloud, self.session = scope, cloud, session
+    def __init__(self, scope: AzureScope, cloud: Cloud, session: Session, needs_scans: bool) -> None:
+        self.scope, self.cloud, self.session, self.needs_scans = scope, cloud, session, needs_scans
         self.reader = Reader(session, cloud.asked)
 
     # -- subscriptions ------------------------------------------------------------------------------------------------
@@ -88,6 +90,8 @@ class _Azure:
         for subscription in chosen:
             self.cloud.wanted.expect()
             yield self._subscription_task(subscription)
+        if chosen and self.needs_scans:
+            yield self._defender_task(chosen)
         yield from self.cloud.listed()
 
     def _unread(self, id: str, name: str, reason: GapReason, detail: str, permission: str = "") -> Reading:
@@ -111,6 +115,23 @@ class _Azure:
 
         title = f"subscription {printable(name)}"
         return Task(title, read, self.cloud.kinds, PROVIDER, lambda *why: self._unread(id, name, *why))
+
+    def _defender_task(self, subscriptions: list[AzureSubscription]) -> Task:
+        """What Defender found in images, of all subscriptions together."""
+        by_name = {subscription.name: subscription for subscription in subscriptions}
+
+        def read(progress: Progress) -> Iterator[Reading]:
+            scans = images.read(
+                self.session,
+                by_name,
+                lambda name: self.reader.permissions(by_name[name].id, Counts()),
+                images.REGISTRIES[self.scope.cloud],
+                lambda rows: progress("findings", rows),
+            )
+            if scans.asked:
+                yield scans_reading(scans)
+
+        return Task(images.NAME, read, frozenset(), PROVIDER, lambda *why: scans_reading(images.unread(*why)))
 
     # -- clusters -----------------------------------------------------------------------------------------------------
 
@@ -168,6 +189,11 @@ def account_reading(cloud: Cloud, found: Subscription, account: Account) -> Read
     """What is judged of a subscription itself; its clusters come one by one."""
     judged: list[AnyResource] = [found.resource, *found.registries.items, *found.connectors.items]
     return cloud.account_reading(account, found, judged, scope_id(found.resource.id))
+
+
+def scans_reading(scans: Scans) -> Reading:
+    """What is said of images alone: they may be of several accounts, and run in any cluster."""
+    return Reading(Estate(images.NAME, Inventory(kinds=[]), scans=scans))
 
 
 def _chosen(
