@@ -21,6 +21,7 @@ from scanner import quantity
 from scanner.check import IMAGES, SCOPES, Check, Limit, Parameter, Pattern, Ports, type_name
 from scanner.cloud import JOINED
 from scanner.exemptions import Exemption, Resources
+from scanner.images import RegistryImage, RunningContainer
 from scanner.kube import WORKLOADS, printable
 from scanner.model import ParameterValue, Severity, text
 from scanner.ports import parse_ports
@@ -235,7 +236,7 @@ class Settings:
         return replace(self, plans=plans)
 
     def _kept(self, provider: str | None, inside: bool) -> tuple[Plan, ...]:
-        return tuple(p for p in self.plans if (p.check.provider == provider if p.check.provider else inside))
+        return tuple(plan for plan in self.plans if _about(plan.check, provider, inside))
 
     def asked_of_azure(self) -> frozenset[str]:
         """What Microsoft's checks of other clouds' clusters have to know of Azure."""
@@ -262,6 +263,14 @@ class Settings:
     def needs_agents(self) -> bool:
         """Whether a check of the control plane looks at clouds' own agents inside clusters."""
         return any({"agents", "arcConfig"} & set(plan.needs) for plan in self.plans)
+
+
+def _about(check: Check, provider: str | None, inside: bool) -> bool:
+    if check.scope is RegistryImage:
+        return True  # any source may tell of any registry
+    if check.scope is RunningContainer:
+        return inside and provider in (None, check.of)
+    return check.provider == provider if check.provider else inside
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ class Images:
     as_of: datetime
     known_exploited: frozenset[str] = frozenset()
     gaps: list[Gap] = field(default_factory=list)
+    refused: dict[str, Gap] = field(default_factory=dict)  # registries that do not tell what indexes hold
     indexes: dict[str, list[Platform]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)  # kinds of registries that running images come from
     _digests: dict[str, list[ImageScan]] = field(default_factory=lambda: defaultdict(list))
@@ -178,6 +179,15 @@ class Images:
             here = [gap for gap in gaps if gap.namespace in ("*", root.resource.namespace)]
             for name, images in _by_container(root):
                 yield Group(root.resource, name, [self._container(image, here) for image in images])
+
+    def unknown(self, roots: Iterable[Root]) -> Iterator[tuple[str, str, str]]:
+        """Registry, repository and digest of what no source knows by its digest: it may be an index."""
+        for root in roots:
+            for image in root.images:
+                ref = image_ref.parse(_bare(image.image_id))
+                digest = digest_of(image.image_id)
+                if digest and digest not in self.indexes and not self._digests.get(digest):
+                    yield ref.registry, ref.repository, digest
 
     def counts(self, roots: Iterable[Root]) -> ImageCounts:
         """How the images of a cluster were found."""
@@ -254,7 +264,8 @@ class Images:
 
     def _gaps_of(self, host: str) -> tuple[Gap, ...]:
         kind = registry_kind(host)
-        return tuple(gap for gap in self.gaps if self.tells_of(gap.what, kind))
+        asked = [self.refused[host]] if host in self.refused else []
+        return (*asked, *(gap for gap in self.gaps if self.tells_of(gap.what, kind)))
 
     # -- what registries hold -----------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from scan_data import (
 )
 
 from providers.files import scans as files
-from scanner.cli.vulnerability_files import scan_file_tasks
+from scanner.cli.image_sources import scan_file_tasks
 from scanner.collect import run
 from scanner.model import GapReason
 from scanner.vulnerabilities import Level, Vulnerability

@@ -13,8 +13,8 @@ from registryserver import Reply, Server
 
 from providers.registries import http, xray
 from providers.registries.http import UsageError
+from scanner.cli.image_sources import xray_task
 from scanner.cli.options import Running
-from scanner.cli.targets import xray_task
 from scanner.config import ConfigError
 from scanner.model import GapReason
 from scanner.vulnerabilities import Level, Platform, Scans, Vulnerability

@@ -15,6 +15,7 @@ from scanner.cli.options import (
     Contexts,
     Discovery,
     GcpScope,
+    ImageSources,
     Judging,
     Logging,
     Namespaces,
@@ -50,17 +51,19 @@ def collect_kubeconfig(
     contexts: Contexts,
     namespaces: Namespaces,
     judging: Judging,
+    sources: ImageSources,
     running: Running,
     logging: Logging,
 ) -> None:
     """Collect live clusters. Options that select checks decide which kinds are read."""
+    from scanner.cli.image_sources import source_tasks
     from scanner.cli.settings import settings_from
     from scanner.cli.targets import Inside, kubeconfig_tasks
 
     settings = settings_from(judging)[0].only()
     agents = True  # beside a cloud's bundle
     inside = Inside(settings.kinds(), namespaces, running, settings.cluster_ids, agents, settings.needs_scans)
-    tasks = kubeconfig_tasks(contexts, inside)
+    tasks = [*kubeconfig_tasks(contexts, inside), *source_tasks(sources, settings, running)]
     _write(tasks, output, logging, running.concurrency or 4)
 
 
@@ -72,13 +75,14 @@ def collect_aks(
     discovery: Discovery,
     namespaces: Namespaces,
     judging: Judging,
+    sources: ImageSources,
     running: Running,
     logging: Logging,
 ) -> None:
     """Collect what Azure says of clusters, and what runs inside them."""
     from scanner.cli.aks import aks_tasks
 
-    chosen = (discovery, namespaces, judging, running)
+    chosen = (discovery, namespaces, judging, running, sources)
     _collect_cloud("azure", lambda asked: aks_tasks(azure, asked), chosen, output, logging)
 
 
@@ -90,13 +94,14 @@ def collect_eks(
     discovery: Discovery,
     namespaces: Namespaces,
     judging: Judging,
+    sources: ImageSources,
     running: Running,
     logging: Logging,
 ) -> None:
     """Collect what AWS says of clusters, and what runs inside them."""
     from scanner.cli.eks import eks_tasks
 
-    chosen = (discovery, namespaces, judging, running)
+    chosen = (discovery, namespaces, judging, running, sources)
     _collect_cloud("aws", lambda asked: eks_tasks(aws, asked), chosen, output, logging)
 
 
@@ -108,20 +113,25 @@ def collect_gke(
     discovery: Discovery,
     namespaces: Namespaces,
     judging: Judging,
+    sources: ImageSources,
     running: Running,
     logging: Logging,
 ) -> None:
     """Collect what Google Cloud says of clusters, and what runs inside them."""
     from scanner.cli.gke import gke_tasks
 
-    chosen = (discovery, namespaces, judging, running)
+    chosen = (discovery, namespaces, judging, running, sources)
     _collect_cloud("gcp", lambda asked: gke_tasks(gcp, asked), chosen, output, logging)
 
 
 def _collect_cloud(provider: str, start: Start, chosen: Chosen, output: Path, logging: Logging) -> None:
+    from scanner.cli.image_sources import source_tasks
+
     asked, _ = cloud_target(provider, chosen)
+    *_, sources = chosen
+    also = source_tasks(sources, asked.settings, asked.running)
     with start(asked) as tasks:
-        _write(tasks, output, logging, asked.running.concurrency or CLOUD_CONCURRENCY)
+        _write([*tasks, *also], output, logging, asked.running.concurrency or CLOUD_CONCURRENCY)
 
 
 def _write(tasks: Sequence[Task], output: Path, logging: Logging, concurrency: int = 1) -> None:
@@ -153,10 +163,12 @@ def _write(tasks: Sequence[Task], output: Path, logging: Logging, concurrency: i
 def evaluate(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles that `collect` wrote.", show_default=False)],
     judging: Judging,
+    sources: ImageSources,
     reporting: Reporting,
     logging: Logging,
 ) -> None:
     """Judge bundles: the same report as from the scan itself."""
+    from scanner.cli.image_sources import index_of, source_tasks
     from scanner.cli.judge import Scan
     from scanner.cli.settings import settings_from
     from scanner.cli.targets import bundle_tasks
@@ -164,6 +176,7 @@ def evaluate(
     for path in bundles:
         if not path.is_file():
             raise ConfigError(f"{path}: no such bundle")
-    scan = Scan(*settings_from(judging), reporting)
+    scan = Scan(*settings_from(judging), reporting, index_of(sources, Running()))
     kinds = scan.settings.kinds() or scan.settings.cloud_kinds()
-    judge_tasks(bundle_tasks(bundles, kinds), scan, logging)
+    tasks = [*bundle_tasks(bundles, kinds), *source_tasks(sources, scan.settings, Running())]
+    judge_tasks(tasks, scan, logging)

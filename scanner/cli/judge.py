@@ -14,7 +14,7 @@ import msgspec
 
 from scanner import collect, resources
 from scanner.cli.interrupts import interrupts
-from scanner.cli.judge_images import NO_SOURCE, ImageJudging, source_row
+from scanner.cli.judge_images import NO_SOURCE, ImageJudging, IndexOf, source_row
 from scanner.cli.options import EXIT_INTERRUPTED, Reporting
 from scanner.cli.progress import progress
 from scanner.cli.settings import percentage, statuses
@@ -55,13 +55,16 @@ EXIT = {"nothing_read": 4, "gate_failed": 1, "incomplete": 3}
 class Scan:
     """One run: takes readings, judges each, feeds the outputs, and ends with an exit code."""
 
-    def __init__(self, settings: Settings, config: Config, reporting: Reporting) -> None:
+    def __init__(
+        self, settings: Settings, config: Config, reporting: Reporting, index_of: IndexOf | None = None
+    ) -> None:
         self.settings, self.reporting = settings, reporting
         self.listed = statuses(reporting.status)
         self.min_coverage = percentage(reporting.min_coverage)
         self.id = str(uuid.uuid4())
         self.started_at = utc_now()
         self.plans_of = _by_resource(plan for plan in settings.plans if plan.check.category != "vulnerability")
+        self.index_of = index_of
         self.images = ImageJudging.of(settings.plans, self.started_at, settings.known_exploited)
         self.tally = Tally()
         self.exemptions = Exemptions(settings.exemptions, date.today())
@@ -85,7 +88,7 @@ class Scan:
     def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
         """The exit code. Interrupted, it reports what is complete and names what was not read."""
         self.of_files = any(task.provider == "files" for task in tasks)
-        ways = [task.provider for task in tasks if task.provider != "files"]
+        ways = [task.provider for task in tasks if task.provider not in ("files", "images")]
         self.mixed = len(ways) > 1 and set(ways) != {"kubernetes"}
         opened = outputs.opened(self.specs, color=not self.reporting.no_color)
         with _collector_off(), opened as self.outputs, interrupts() as stop:
@@ -189,6 +192,8 @@ class Scan:
                 self.gaps += [(row.cluster, gap) for name in row.agents if name in needs for gap in beside[name].gaps]
             self._evaluate(reading, row.cluster.id, row, plans, "late")
         self.late.clear()
+        if self.index_of:
+            self.gaps += [(source_row(gap.what), gap) for gap in self.images.resolve(self.index_of)]
         self.images.judge(self._evaluate_images)
 
     def _evaluate_images(
@@ -248,7 +253,8 @@ class Scan:
         if not account:
             return self.plans_of.get(None, ())
         # Clusters come one by one; an account answers for those that could not be listed.
-        inside = self.plans_of.get(None, ()) if account.refused and account.data_plane is not NOT_ASKED else ()
+        hidden = account.refused and account.data_plane is not NOT_ASKED
+        inside = (*self.plans_of.get(None, ()), *self.images.of_running(account.provider)) if hidden else ()
         outside = (
             plan
             for kind, plans in self.plans_of.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -16,6 +16,7 @@ from scanner.config import Plan
 from scanner.images import Group, Images, Packed, RegistryImage, RunningContainer
 from scanner.inventory import Inventory
 from scanner.model import Account, Gap, GapReason, PlaneState
+from scanner.vulnerabilities import Platform
 
 NO_SOURCE = (
     "no source tells of them: give files of Trivy or Grype with --vulnerabilities, install trivy-operator, or have the "
@@ -23,6 +24,10 @@ NO_SOURCE = (
 )
 Place = tuple[str | None, str | None]  # account and region
 _CLOUDS = ("azure", "aws", "gcp")
+
+
+# Registry, repository and digest of an image -> its platforms, why they are not known, or None if it has but one.
+IndexOf = Callable[[str, str, str], list[Platform] | Gap | None]
 
 
 class Evaluate(Protocol):
@@ -73,6 +78,10 @@ class ImageJudging:
         chosen = tuple(plan for plan in plans if plan.check.category == "vulnerability")
         return cls(chosen, Images(as_of, known_exploited))
 
+    def of_running(self, cloud: str) -> tuple[Plan, ...]:
+        """The checks of what runs on a cloud's clusters."""
+        return tuple(plan for plan in self.plans if plan.check.scope is RunningContainer and plan.check.of == cloud)
+
     def take(self, estate: Estate) -> None:
         """What sources say; the estate no longer needs it then."""
         if not self.plans:
@@ -114,6 +123,18 @@ class ImageJudging:
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
+    def resolve(self, index_of: IndexOf) -> Iterator[Gap]:
+        """Ask registries for the platforms of what runs and no source knows."""
+        for registry, repository, digest in sorted(
+            {name for i in self.insides for name in self.images.unknown(i.running)}
+        ):
+            found = None if registry in self.images.refused else index_of(registry, repository, digest)
+            if isinstance(found, Gap):
+                self.images.refused[registry] = found
+                yield found
+            elif found:
+                self.images.indexes[digest] = found
+
     def judge(self, evaluate: Evaluate) -> None:
         for inside in self.insides:
             self._judge_inside(inside, evaluate)
@@ -127,8 +148,7 @@ class ImageJudging:
         counts = self.images.counts(inside.running)
         if row.cluster.images is None or row.cluster.images.running < counts.running:
             row.cluster.images = counts
-        of = _cloud_of(row, estate)
-        plans = tuple(p for p in self.plans if p.check.scope is RunningContainer and p.check.of == of)
+        plans = self.of_running(_cloud_of(row, estate))
         groups: Iterable[Group] = self.images.running(inside.running, estate.scans.gaps)
         if counts.running and not self.images.known:  # told once, not for each image
             estate.inventory.gaps.append(self._unknown([*estate.scans.gaps, *self.images.gaps]))

@@ -81,6 +81,13 @@ class ImageSources:
     vulnerabilities: Annotated[
         list[str], option(help="Reports of Trivy or Grype: JSON file or directory; repeatable.", panel="Images")
     ] = field(default_factory=list)
+    jfrog_url: Annotated[
+        str | None, option(help="JFrog platform with Xray; token in JFROG_ACCESS_TOKEN.", panel="Images")
+    ] = None
+    registry_auth: Annotated[
+        Path | None,
+        option(help="Docker config.json: its registries are asked what indexes hold.", panel="Images"),
+    ] = None
 
 
 @dataclass(frozen=True)

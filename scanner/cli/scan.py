@@ -14,6 +14,7 @@ from scanner.cli.options import (
     Contexts,
     Discovery,
     GcpScope,
+    ImageSources,
     Judging,
     Logging,
     Namespaces,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 CLOUD_CONCURRENCY = 16
 
-Chosen = tuple[Discovery, Namespaces, Judging, Running]  # what every cloud's commands take
+Chosen = tuple[Discovery, Namespaces, Judging, Running, ImageSources]  # what every cloud's commands take
 
 app = typer.Typer(help="Read clusters or manifests and judge them.", no_args_is_help=True)
 
@@ -64,11 +65,13 @@ def scan_kubeconfig(
     contexts: Contexts,
     namespaces: Namespaces,
     judging: Judging,
+    sources: ImageSources,
     reporting: Reporting,
     running: Running,
     logging: Logging,
 ) -> None:
     """Judge live clusters of a kubeconfig, or the one that this runs in."""
+    from scanner.cli.image_sources import index_of, source_tasks
     from scanner.cli.judge import Scan
     from scanner.cli.settings import settings_from
     from scanner.cli.targets import Inside, kubeconfig_tasks
@@ -76,8 +79,9 @@ def scan_kubeconfig(
     settings, config = settings_from(judging)
     settings = settings.only()
     inside = Inside(settings.kinds(), namespaces, running, settings.cluster_ids, scans=settings.needs_scans)
-    tasks = kubeconfig_tasks(contexts, inside)
-    judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or 4)
+    tasks = [*kubeconfig_tasks(contexts, inside), *source_tasks(sources, settings, running)]
+    scan = Scan(settings, config, reporting, index_of(sources, running))
+    judge_tasks(tasks, scan, logging, running.concurrency or 4)
 
 
 @app.command("aks")
@@ -87,6 +91,7 @@ def scan_aks(
     discovery: Discovery,
     namespaces: Namespaces,
     judging: Judging,
+    sources: ImageSources,
     reporting: Reporting,
     running: Running,
     logging: Logging,
@@ -94,7 +99,7 @@ def scan_aks(
     """Judge AKS clusters, registries, Arc connections and Defender plans of Azure subscriptions."""
     from scanner.cli.aks import aks_tasks
 
-    chosen = (discovery, namespaces, judging, running)
+    chosen = (discovery, namespaces, judging, running, sources)
     _judge_cloud("azure", lambda asked: aks_tasks(azure, asked), chosen, reporting, logging)
 
 
@@ -105,6 +110,7 @@ def scan_eks(
     discovery: Discovery,
     namespaces: Namespaces,
     judging: Judging,
+    sources: ImageSources,
     reporting: Reporting,
     running: Running,
     logging: Logging,
@@ -112,7 +118,7 @@ def scan_eks(
     """Judge EKS clusters and ECR repositories of AWS accounts."""
     from scanner.cli.eks import eks_tasks
 
-    chosen = (discovery, namespaces, judging, running)
+    chosen = (discovery, namespaces, judging, running, sources)
     _judge_cloud("aws", lambda asked: eks_tasks(aws, asked), chosen, reporting, logging)
 
 
@@ -123,6 +129,7 @@ def scan_gke(
     discovery: Discovery,
     namespaces: Namespaces,
     judging: Judging,
+    sources: ImageSources,
     reporting: Reporting,
     running: Running,
     logging: Logging,
@@ -130,21 +137,24 @@ def scan_gke(
     """Judge GKE clusters and Artifact Registry repositories of Google Cloud projects."""
     from scanner.cli.gke import gke_tasks
 
-    chosen = (discovery, namespaces, judging, running)
+    chosen = (discovery, namespaces, judging, running, sources)
     _judge_cloud("gcp", lambda asked: gke_tasks(gcp, asked), chosen, reporting, logging)
 
 
 @app.command("all")
 @takes_options
-def scan_all(judging: Judging, reporting: Reporting, running: Running, logging: Logging) -> None:
+def scan_all(judging: Judging, sources: ImageSources, reporting: Reporting, running: Running, logging: Logging) -> None:
     """Judge every target of the configuration file, into one report."""
     from scanner.cli.everything import all_tasks
+    from scanner.cli.image_sources import index_of, source_tasks
     from scanner.cli.judge import Scan
     from scanner.cli.settings import settings_from
 
     settings, config = settings_from(judging)
     with all_tasks(config, settings, running) as tasks:
-        judge_tasks(tasks, Scan(settings, config, reporting), logging, running.concurrency or CLOUD_CONCURRENCY)
+        tasks += source_tasks(sources, settings, running)
+        scan = Scan(settings, config, reporting, index_of(sources, running))
+        judge_tasks(tasks, scan, logging, running.concurrency or CLOUD_CONCURRENCY)
 
 
 def cloud_target(provider: str, chosen: Chosen) -> tuple[Asked, Config]:
@@ -152,18 +162,21 @@ def cloud_target(provider: str, chosen: Chosen) -> tuple[Asked, Config]:
     from scanner.cli.discovery import Asked
     from scanner.cli.settings import settings_from
 
-    discovery, namespaces, judging, running = chosen
+    discovery, namespaces, judging, running, _ = chosen
     settings, config = settings_from(judging)
     return Asked(on_planes(settings, discovery.planes, provider), discovery, namespaces, running), config
 
 
 def _judge_cloud(provider: str, start: Start, chosen: Chosen, reporting: Reporting, logging: Logging) -> None:
+    from scanner.cli.image_sources import index_of, source_tasks
     from scanner.cli.judge import Scan
 
     asked, config = cloud_target(provider, chosen)
+    *_, sources = chosen
+    scan = Scan(asked.settings, config, reporting, index_of(sources, asked.running))
+    also = source_tasks(sources, asked.settings, asked.running)
     with start(asked) as tasks:
-        concurrency = asked.running.concurrency or CLOUD_CONCURRENCY
-        judge_tasks(tasks, Scan(asked.settings, config, reporting), logging, concurrency)
+        judge_tasks([*tasks, *also], scan, logging, asked.running.concurrency or CLOUD_CONCURRENCY)
 
 
 def on_planes(settings: Settings, planes: Planes, provider: str) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,16 @@ def settings_from(judging: Judging) -> tuple[Settings, Config]:
         include_system_namespaces=judging.include_system_namespaces,
         of_images=_of_images(judging),
     )
-    return configuration.settings(catalogue(), config, selection), config
+    settings = configuration.settings(catalogue(), config, selection)
+    return replace(settings, known_exploited=_known_exploited(judging.known_exploited)), config
+
+
+def _known_exploited(path: Path | None) -> frozenset[str]:
+    if path is None:
+        return frozenset()
+    from scanner import exploited
+
+    return exploited.load(path)
 
 
 def _of_images(judging: Judging) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from scanner.collect import Estate, Progress, Reading, Task, unread
 from scanner.config import ConfigError
 from scanner.inventory import Inventory
 from scanner.kube import KINDS
-from scanner.model import Cluster, Collected, Gap, GapReason, PlaneState, utc_now
+from scanner.model import Cluster, Collected, GapReason, PlaneState, utc_now
 from scanner.vulnerabilities import Scans
 
 if TYPE_CHECKING:
@@ -188,33 +188,6 @@ def _context_task(context: Context, inside: Inside) -> Task:
         )
 
     return Task(context.name, read, inside.kinds, "kubernetes")
-
-
-def xray_task(url: str, token: str, running: Running) -> Task:
-    """What JFrog Xray says of the images of an Artifactory; raises ConfigError where it cannot be asked."""
-    from providers.registries import xray
-    from providers.registries.http import UsageError
-
-    try:
-        url = xray.check(url, token)
-    except UsageError as error:
-        raise ConfigError(str(error)) from None
-
-    def read(progress: Progress) -> Iterable[Reading]:
-        scans = Scans()
-        for some in xray.read(url, token, running.request_timeout, time.monotonic() + running.timeout):
-            scans.asked += some.asked
-            scans.scans += some.scans
-            scans.indexes |= some.indexes
-            scans.gaps += some.gaps
-            progress("images", len(scans.scans))
-        return [Reading(Estate(url, Inventory(kinds=[]), scans=scans))]
-
-    def lost(reason: GapReason, detail: str) -> Reading:
-        gap = Gap(what=xray.SOURCE, reason=reason, detail=detail, time=utc_now())
-        return Reading(Estate(url, Inventory(kinds=[]), scans=Scans(asked=[xray.SOURCE], gaps=[gap])))
-
-    return Task(url, read, frozenset(), "jfrog", lost)
 
 
 def _plane(inventory: Inventory) -> PlaneState:

@@ -1,0 +1,345 @@
+"""From what runs and what sources say to the report: clusters, files, an operator inside, a registry, bundles."""
+
+import hashlib
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import scan_data
+from apiserver import ApiServer
+from cli import kubeposture
+from registryserver import Reply, Server
+from scans import Scan, collect, evaluate
+from support import merged, pod
+
+from scanner.check import Check
+from scanner.cli.catalogue import catalogue
+
+TODAY = datetime.now(UTC).replace(microsecond=0)
+YESTERDAY = (TODAY - timedelta(days=1)).isoformat()
+HOSTS = {
+    "azure": "acme.azurecr.io/shop/web",
+    "aws": "111122223333.dkr.ecr.eu-west-1.amazonaws.com/shop/web",
+    "gcp": "europe-docker.pkg.dev/acme-prod/shop/web",
+    "dockerhub": "docker.io/library/redis",
+    "jfrog": "acme.jfrog.io/docker/shop/web",
+}
+AMD64 = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+ARM64 = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "arm64"}
+RUNNING = "k8s-running-image-vulns"
+
+
+def node(name, labels):
+    return {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+
+
+def runs(name, image, image_id, node="n1"):
+    """A pod with one container, as an API server shows it."""
+    status = {"phase": "Running", "containerStatuses": [{"name": "a", "imageID": image_id}]}
+    item = pod({"name": "a", "image": image}, name=name, namespace="a", nodeName=node)
+    return merged(item, {"status": status})
+
+
+def trivy(folder, name, repository, digest, *found, tags=(), **more):
+    """A file of Trivy's about one image."""
+    meta = scan_data.metadata(
+        RepoTags=list(tags), RepoDigests=[f"{repository}@{digest}"], ImageID=scan_data.digest(name)
+    )
+    report = scan_data.trivy(
+        CreatedAt=YESTERDAY, Metadata=meta, Results=[scan_data.result(*map(scan_data.vulnerability, found))], **more
+    )
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(report))
+    return path
+
+
+@pytest.fixture
+def api():
+    with ApiServer() as server:
+        server.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}, node("n1", AMD64))
+        yield server
+
+
+def scan(api, folder, *args):
+    config = api.kubeconfig(folder / "config")
+    command = ("scan", "kubeconfig", "--kubeconfig", config, "--status", "all", "-o", "json", "-c", "*-image-vulns")
+    return Scan(kubeposture(*command, *args))
+
+
+def told(found, check=RUNNING):
+    """Status and reason by the name of what is judged."""
+    findings = [f for f in found.report["findings"] if f["check"] == check]
+    return {f["resource"]["name"]: (f["status"], f["reason"]) for f in findings}
+
+
+def sources(finding):
+    return [e["path"] for e in finding["evidence"] if e["path"].startswith("source[")]
+
+
+# -- one estate ------------------------------------------------------------------------------------------------------
+
+
+def test_images_of_every_registry_are_judged_where_they_run_and_where_they_lie(api, tmp_path):
+    folder = tmp_path / "reports"
+    for kind, name in HOSTS.items():
+        digest = scan_data.digest(kind)
+        api.add(runs(kind, f"{name}:1", f"{name}@{digest}"))
+        trivy(folder, kind, name, digest, "CVE-2026-1", tags=[f"{name}:1"])
+    found = scan(api, tmp_path, "--vulnerabilities", folder)
+    assert (found.code, found.gaps) == (0, [])
+    assert told(found) == dict.fromkeys(HOSTS, ("fail", "vulnerable"))
+    for kind, name in HOSTS.items():
+        assert told(found, f"{kind}-registry-image-vulns") == {
+            f"{name}@{scan_data.digest(kind)}": ("fail", "vulnerable")
+        }
+    assert found.row()["images"] == {"running": 5, "by_digest": 5, "by_tag": 0, "not_scanned": 0, "no_digest": 0}
+
+
+def test_one_digest_that_two_sources_know_is_one_finding_that_names_both(api, tmp_path):
+    name, digest = HOSTS["azure"], scan_data.digest("x")
+    api.add(runs("web", f"{name}:1", f"{name}@{digest}"))
+    trivy(tmp_path / "reports", "one", name, digest, "CVE-2026-1000")
+    target = scan_data.target(repoDigests=[f"{name}@{digest}"], tags=[], architecture="amd64", architectureVariant="")
+    grype = scan_data.grype(
+        source={"type": "image", "target": target},
+        matches=[scan_data.match("CVE-2026-1000", ()), scan_data.match("CVE-2026-3000", ())],
+        descriptor={**scan_data.descriptor(), "timestamp": YESTERDAY},
+    )
+    (tmp_path / "reports" / "two.json").write_text(json.dumps(grype))
+    found = scan(api, tmp_path, "--vulnerabilities", tmp_path / "reports")
+    [running] = [f for f in found.report["findings"] if f["check"] == RUNNING]
+    assert sources(running) == ["source[trivy]", "source[grype]"]
+    stored = [f for f in found.report["findings"] if f["check"] == "azure-registry-image-vulns"]
+    by_digest = {f["resource"]["name"].rpartition("@")[2]: sources(f) for f in stored}
+    assert by_digest[digest] == ["source[trivy]", "source[grype]"]
+
+
+def docker_config(folder, host):
+    path = folder / "docker.json"
+    path.write_text(json.dumps({"auths": {host: {"username": "reader", "password": "secret-of-the-registry"}}}))
+    return path
+
+
+def test_each_nodes_platform_is_judged(api, tmp_path):
+    """The registry says which manifests an index has, and the scanner tells of those."""
+    amd, arm = scan_data.digest("amd64"), scan_data.digest("arm64")
+    entries = [
+        {"digest": digest, "platform": {"os": "linux", "architecture": name}}
+        for name, digest in (("amd64", amd), ("arm64", arm))
+    ]
+    index = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    digest = "sha256:" + hashlib.sha256(index).hexdigest()
+    with Server(lambda request: Reply(body=index)) as registry:
+        name = f"{registry.host}/shop/web"
+        api.add(node("n2", ARM64))
+        for number in (1, 2):
+            api.add(runs(f"on-n{number}", f"{name}:1", f"{name}@{digest}", node=f"n{number}"))
+        folder = tmp_path / "reports"
+        for architecture, manifest, ids in (("amd64", amd, ()), ("arm64", arm, ("CVE-2026-1",))):
+            path = trivy(folder, architecture, name, manifest, *ids)
+            report = json.loads(path.read_text())
+            report["Metadata"]["ImageConfig"]["architecture"] = architecture
+            path.write_text(json.dumps(report))
+        given = ("--vulnerabilities", folder, "--registry-auth", docker_config(tmp_path, registry.host))
+        found = scan(api, tmp_path, *given)
+        assert told(found) == {"on-n1": ("pass", ""), "on-n2": ("fail", "vulnerable")}
+        assert registry.paths() == [f"/v2/shop/web/manifests/{digest}"]  # once for both
+        alone = scan(api, tmp_path, "--vulnerabilities", folder)
+    assert told(alone) == dict.fromkeys(("on-n1", "on-n2"), ("unknown", "not_scanned"))
+
+
+def test_an_index_that_a_registry_refuses_to_show_is_a_gap(api, tmp_path):
+    trivy(tmp_path / "reports", "other", "docker.io/x/y", scan_data.digest("other"))
+    with Server(lambda request: Reply(403)) as registry:
+        name = f"{registry.host}/shop/web"
+        for number in (1, 2):
+            digest = scan_data.digest(f"index {number}")
+            api.add(runs(f"web-{number}", f"{name}:{number}", f"{name}@{digest}"))
+        given = ("--vulnerabilities", tmp_path / "reports")
+        auth = docker_config(tmp_path, registry.host)
+        found = scan(api, tmp_path, *given, "--registry-auth", auth)
+        assert len(registry.requests) == 1  # who refuses one is not asked again
+    assert found.code == 3
+    assert [gap["what"] for gap in found.gaps] == [registry.host]
+    assert told(found) == dict.fromkeys(("web-1", "web-2"), ("unknown", "forbidden"))
+    assert "secret-of-the-registry" not in found.text + found.error
+
+
+# -- nothing tells ---------------------------------------------------------------------------------------------------
+
+
+def test_without_any_source_every_recommendation_is_unknown(api, tmp_path):
+    for kind, name in HOSTS.items():
+        api.add(runs(kind, f"{name}:1", f"{name}@{scan_data.digest(kind)}"))
+    found = scan(api, tmp_path)
+    assert found.code == 4  # nothing could be decided
+    statuses = {(f["check"], f["status"], f["reason"]) for f in found.report["findings"]}
+    checks = [RUNNING, *(f"{kind}-registry-image-vulns" for kind in HOSTS)]
+    assert statuses == {(check, "unknown", "no_source") for check in checks}
+    assert len(found.report["findings"]) == len(checks)  # one stands for all images
+    assert "--vulnerabilities" in found.report["scan"]["warnings"][0]
+    assert found.report["scan"]["complete"]
+
+
+def test_what_nobody_scans_leaves_the_rest_complete(api, tmp_path):
+    api.add(runs("web", "redis", f"docker.io/library/redis@{scan_data.digest('x')}"))
+    config = api.kubeconfig(tmp_path / "config")
+    found = Scan(kubeposture("scan", "kubeconfig", "--kubeconfig", config, "-o", "json"))
+    assert (found.code, found.report["scan"]["complete"]) == (0, True)
+    table = kubeposture("scan", "kubeconfig", "--kubeconfig", config)
+    assert "vulnerabilities in images are unknown where no source tells of them" in " ".join(table.stdout.split())
+
+
+def test_where_nothing_runs_there_is_nothing_to_be_known(api, tmp_path):
+    assert {f["reason"] for f in scan(api, tmp_path).report["findings"]} == {"no_subjects"}
+
+
+def test_a_source_that_is_refused_leaves_one_unknown_with_its_reason(api, tmp_path):
+    api.add(runs("web", "redis", f"docker.io/library/redis@{scan_data.digest('x')}"))
+    api.inject(r"/apis/aquasecurity.github.io/v1alpha1", forbidden)
+    found = scan(api, tmp_path)
+    assert found.code in (3, 4)
+    assert told(found) == {"*": ("unknown", "forbidden")}
+    assert [g["permission"] for g in found.gaps] == ["list vulnerabilityreports.aquasecurity.github.io"]
+
+
+def forbidden(handler):
+    handler.send_response(403)
+    handler.send_header("Content-Type", "application/json")
+    handler.send_header("Content-Length", "2")
+    handler.end_headers()
+    handler.wfile.write(b"{}")
+
+
+def test_a_file_that_is_not_understood_takes_nothing_from_the_others(api, tmp_path):
+    name = HOSTS["azure"]
+    for kind in ("known", "unknown"):
+        api.add(runs(kind, f"{name}:{kind}", f"{name}@{scan_data.digest(kind)}"))
+    trivy(tmp_path / "reports", "known", name, scan_data.digest("known"), "CVE-2026-1")
+    (tmp_path / "reports" / "broken.json").write_text('{"SchemaVersion": 2, "Results": [')
+    found = scan(api, tmp_path, "--vulnerabilities", tmp_path / "reports")
+    assert found.code == 3
+    assert told(found) == {"known": ("fail", "vulnerable"), "unknown": ("unknown", "bad_data")}
+    assert "broken.json" in found.gaps[0]["detail"]
+
+
+def test_a_path_that_is_not_there_is_told(api, tmp_path):
+    api.add(runs("web", "redis", f"docker.io/library/redis@{scan_data.digest('x')}"))
+    found = scan(api, tmp_path, "--vulnerabilities", tmp_path / "nowhere")
+    assert "nowhere" in found.gaps[0]["detail"]
+    assert told(found) == {"*": ("unknown", "not_found")}
+
+
+# -- what counts -----------------------------------------------------------------------------------------------------
+
+
+def test_options_decide_what_counts(api, tmp_path):
+    name, digest = HOSTS["azure"], scan_data.digest("x")
+    api.add(runs("web", f"{name}:1", f"{name}@{digest}"))
+    trivy(tmp_path / "reports", "one", name, digest, "CVE-2026-1")  # high, with a fix
+    given = ("--vulnerabilities", tmp_path / "reports")
+    assert told(scan(api, tmp_path, *given, "--min-cve-severity", "high", "--fixable-only"))["web"][0] == "fail"
+    loose = scan(api, tmp_path, *given, "--min-cve-severity", "critical")
+    assert told(loose)["web"][0] == "pass"
+    [finding] = [f for f in loose.report["findings"] if f["check"] == RUNNING]
+    assert {"name": "min_severity", "value": "critical", "origin": "command line"} in finding["parameters"]
+    param = ("--param", f"{RUNNING}.min_severity=critical", "--min-cve-severity", "low")
+    assert told(scan(api, tmp_path, *given, *param))["web"][0] == "pass"
+
+
+def test_what_is_known_to_be_exploited_is_marked(api, tmp_path):
+    name, digest = HOSTS["azure"], scan_data.digest("x")
+    api.add(runs("web", f"{name}:1", f"{name}@{digest}"))
+    trivy(tmp_path / "reports", "one", name, digest, "CVE-2026-1111", "CVE-2026-2222")
+    known = tmp_path / "kev.json"
+    known.write_text(json.dumps({"vulnerabilities": [{"cveID": "CVE-2026-2222"}]}))
+    found = scan(api, tmp_path, "--vulnerabilities", tmp_path / "reports", "--known-exploited", known)
+    [finding] = [f for f in found.report["findings"] if f["check"] == RUNNING]
+    assert "1 known to be exploited; first CVE-2026-2222" in finding["message"]
+    shown = [e for e in finding["evidence"] if e["path"].startswith("CVE-")]
+    assert shown[0]["value"].startswith("known exploited")
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"vulnerabilities": []}', "cveID\n"])
+def test_a_list_of_exploited_ones_that_holds_none_is_an_error(api, tmp_path, text):
+    known = tmp_path / "kev.json"
+    known.write_text(text)
+    result = kubeposture("scan", "manifests", tmp_path, "--known-exploited", known)
+    assert (result.code, result.stdout) == (2, "")
+    assert "kev.json" in result.stderr
+
+
+def test_text_of_a_report_does_no_harm(api, tmp_path):
+    name, digest = HOSTS["azure"], scan_data.digest("x")
+    api.add(runs("web", f"{name}:1", f"{name}@{digest}"))
+    path = trivy(tmp_path / "reports", "one", name, digest)
+    report = json.loads(path.read_text())
+    evil = "\x1b[2J[bold red]<script>\u202e" + "x" * 100_000
+    report["Results"] = [
+        scan_data.result(scan_data.vulnerability(evil, PkgName=evil, InstalledVersion=evil, FixedVersion=evil))
+    ]
+    path.write_text(json.dumps(report))
+    config = api.kubeconfig(tmp_path / "config")
+    command = ("scan", "kubeconfig", "--kubeconfig", config, "-c", RUNNING, "--vulnerabilities", tmp_path / "reports")
+    text = kubeposture(*command).stdout
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(kubeposture(*command, "-o", "json").stdout) < 20_000
+
+
+# -- bundles ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_bundle_holds_what_runs_and_what_sources_said(api, tmp_path):
+    name, digest = HOSTS["azure"], scan_data.digest("x")
+    api.add(runs("web", f"{name}:1", f"{name}@{digest}"), runs("new", f"{name}:2", ""))
+    trivy(tmp_path / "reports", "one", name, digest, "CVE-2026-1")
+    live = scan(api, tmp_path, "--vulnerabilities", tmp_path / "reports")
+    given = ("kubeconfig", "--kubeconfig", tmp_path / "config")
+    whole = collect(tmp_path / "whole", *given, "--vulnerabilities", tmp_path / "reports")
+    alone = collect(tmp_path / "alone", *given)
+    same = {id: f["status"] for id, f in evaluate(whole).findings.items() if f["category"] == "vulnerability"}
+    assert same == live.statuses()
+    later = Scan(
+        kubeposture("evaluate", alone, "--vulnerabilities", tmp_path / "reports", "--status", "all", "-o", "json")
+    )
+    assert {id: f["status"] for id, f in later.findings.items() if f["category"] == "vulnerability"} == same
+
+
+def test_scan_all_takes_files_too(api, tmp_path, monkeypatch):
+    name, digest = HOSTS["azure"], scan_data.digest("x")
+    api.add(runs("web", f"{name}:1", f"{name}@{digest}"))
+    trivy(tmp_path / "reports", "one", name, digest, "CVE-2026-1")
+    monkeypatch.chdir(tmp_path)
+    config = {"targets": [{"kubeconfig": {"kubeconfig": str(api.kubeconfig(tmp_path / "config"))}}]}
+    (tmp_path / "kubeposture.yaml").write_text(json.dumps(config))
+    command = ("scan", "all", "--vulnerabilities", "reports", "-c", "*-image-vulns", "--status", "all", "-o", "json")
+    assert told(Scan(kubeposture(*command))) == {"web": ("fail", "vulnerable")}
+
+
+# -- whose cluster it is ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("label", "check"),
+    [
+        ("kubernetes.azure.com/cluster", "azure-running-image-vulns"),
+        ("eks.amazonaws.com/nodegroup", "aws-running-image-vulns"),
+        ("cloud.google.com/gke-nodepool", "gcp-running-image-vulns"),
+        ("node.kubernetes.io/instance-type", RUNNING),
+    ],
+)
+def test_nodes_tell_which_recommendation_a_cluster_is_under(api, tmp_path, label, check):
+    api.add(node("n3", AMD64 | {label: "x"}), runs("web", "redis", f"docker.io/library/redis@{scan_data.digest('x')}"))
+    trivy(tmp_path / "reports", "one", "docker.io/library/redis", scan_data.digest("x"), "CVE-2026-1")
+    found = scan(api, tmp_path, "--vulnerabilities", tmp_path / "reports")
+    running = {f["check"] for f in found.report["findings"] if f["check"].endswith("running-image-vulns")}
+    assert running == {check}
+
+
+def test_every_check_of_images_is_on():
+    of_images: list[Check] = [check for check in catalogue().values() if check.category == "vulnerability"]
+    assert len(of_images) == 9
+    assert all(check.on for check in of_images)
