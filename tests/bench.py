@@ -12,6 +12,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,10 +22,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from manifest_data import manifests
+from scan_data import scans
 
 ROOT = Path(__file__).parent.parent
 COMMAND = [sys.executable, "-m", "scanner"]
 REPLICAS = 10
+VULNERABILITIES = 200  # in each image
 
 
 class Cost(NamedTuple):
@@ -236,12 +239,34 @@ def bench_cloud(table: Table, cloud: str, sizes: Sequence[int], rounds: int, fol
     )
 
 
+def bench_images(table: Table, sizes: Sequence[int], rounds: int, folder: Path) -> None:
+    """Trivy's reports of images in a registry and in a cluster that runs a few of them."""
+    budgets = {5_000: 500.0}
+    report, costs = folder / "report.json", []
+    for images in sizes:
+        reports = folder / f"images-{images}"
+        reports.mkdir()
+        scans(reports, images, VULNERABILITIES)
+        with api_server(1_000, folder) as kubeconfig:
+            command = [*COMMAND, "scan", "kubeconfig", "--kubeconfig", str(kubeconfig), "-c", "*-image-vulns"]
+            given = ["--vulnerabilities", str(reports), "-o", f"json={report}", "-q"]
+            cost = measure([*command, *given, "--allow-incomplete"], rounds, report)
+        shutil.rmtree(reports)
+        table.row(f"{images:,} images, {images * VULNERABILITIES:,} found", cost, None, budgets.get(images))
+        costs.append((images, cost))
+    print(
+        f"  growth exponents: CPU {exponent([(n, c.cpu) for n, c in costs])},"
+        f" memory {exponent([(n, c.memory) for n, c in costs])}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pods", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--manifests", type=int, nargs="*", default=[200, 1_000, 5_000])
     parser.add_argument("--clusters", type=int, nargs="*", default=[100, 1_000])
+    parser.add_argument("--images", type=int, nargs="*", default=[1_000, 5_000])
     options = parser.parse_args()
     table = Table()
     with tempfile.TemporaryDirectory() as name:
@@ -251,6 +276,8 @@ def main() -> None:
             bench_pods(table, options.pods, options.rounds, folder)
         if options.manifests:
             bench_manifests(table, options.manifests, options.rounds, folder, start)
+        if options.images:
+            bench_images(table, options.images, options.rounds, folder)
         for cloud in CLOUDS:
             if options.clusters:
                 bench_cloud(table, cloud, options.clusters, options.rounds, folder)

@@ -26,7 +26,7 @@ def digest(text: str) -> str:
 
 
 def repository(index: int) -> str:
-    return f"registry.example.com/team-{index % 40}/app-{index}"
+    return f"acme.azurecr.io/team-{index % 40}/app-{index}"
 
 
 @functools.lru_cache(maxsize=IDS)
