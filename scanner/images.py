@@ -140,9 +140,11 @@ class Images:
     _kinds: dict[str, set[tuple[str, str, str]]] = field(default_factory=lambda: defaultdict(set))
     _shared: Shared = field(default_factory=Shared)
 
-    def take(self, scans: Scans) -> None:
+    def take(self, scans: Scans, cluster: str = "") -> None:
+        """`cluster` is the one inside which they were found."""
         self.indexes |= scans.indexes
         for scan in scans.scans:
+            scan.cluster = cluster
             scan.vulnerabilities = [self._shared.one(found) for found in scan.vulnerabilities]
             if scan.digest:
                 self._digests[scan.digest].append(scan)
@@ -173,12 +175,12 @@ class Images:
 
     # -- what runs ----------------------------------------------------------------------------------------------------
 
-    def running(self, roots: Iterable[Root], gaps: Sequence[Gap] = ()) -> Iterator[Group]:
+    def running(self, roots: Iterable[Root], gaps: Sequence[Gap] = (), cluster: str = "") -> Iterator[Group]:
         """Every container of a cluster with its images; `gaps` are of the cluster's own sources."""
         for root in roots:
             here = [gap for gap in gaps if gap.namespace in ("*", root.resource.namespace)]
             for name, images in _by_container(root):
-                yield Group(root.resource, name, [self._container(image, here) for image in images])
+                yield Group(root.resource, name, [self._container(image, here, cluster) for image in images])
 
     def unknown(self, roots: Iterable[Root]) -> Iterator[tuple[str, str, str]]:
         """Registry, repository and digest of what no source knows by its digest: it may be an index."""
@@ -198,13 +200,13 @@ class Images:
                 counts.count(self._found(image)[1])
         return counts
 
-    def _container(self, image: RunningImage, gaps: Sequence[Gap]) -> RunningContainer:
+    def _container(self, image: RunningImage, gaps: Sequence[Gap], cluster: str) -> RunningContainer:
         manifests, _ = self._found(image)
         return RunningContainer(
             name=image.container,
             pods=image.pods,
             images=(image.image,),
-            manifests=manifests,
+            manifests=_believed(manifests, cluster),
             gaps=(*gaps, *self._gaps_of(image_ref.parse(image.image).registry)),
             known_exploited=self.known_exploited,
             as_of=self.as_of,
@@ -277,7 +279,7 @@ class Images:
             name = f"{entry.host}/{entry.repository}"
             subject = RegistryImage(
                 images=tuple(f"{name}:{tag}" for tag in tags) or (name,),
-                manifests=self._stored(entry.digest),
+                manifests=_believed(self._stored(entry.digest), ""),
                 gaps=self._gaps_of(entry.host),
                 known_exploited=self.known_exploited,
                 as_of=self.as_of,
@@ -333,6 +335,22 @@ def _match(scan: ImageScan, platform: str) -> Match | None:
     if not platform:
         return Match(scan, "the platform of the node is not known")
     return Match(scan) if _same(scan.platform, platform) else None
+
+
+def _believed(manifests: Iterable[Manifest], cluster: str) -> tuple[Manifest, ...]:
+    """Whoever controls another cluster can say there what they like."""
+    return tuple(
+        msgspec.structs.replace(found, matches=tuple(_foreign(match, cluster) for match in found.matches))
+        if any(match.scan.cluster for match in found.matches)
+        else found
+        for found in manifests
+    )
+
+
+def _foreign(match: Match, cluster: str) -> Match:
+    if match.doubt or match.scan.cluster in ("", cluster):
+        return match
+    return Match(match.scan, "that is what another cluster says")
 
 
 def _same(one: str, other: str) -> bool:

@@ -127,6 +127,7 @@ class ImageScan(msgspec.Struct, kw_only=True, omit_defaults=True):
     vulnerabilities: list[Vulnerability] = []
     account: str | None = None
     region: str | None = None
+    cluster: str = ""  # whose own operator says it, which is believed of that cluster alone
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -183,6 +184,13 @@ def distinct(found: Iterable[Vulnerability]) -> list[Vulnerability]:
     return list(kept.values())
 
 
+# With the domains of every partition and those of dual-stack endpoints.
+_ECR = re.compile(
+    r"\d{12}\.dkr[.-]ecr(?:-fips)?\.[a-z0-9-]+\.(?:on\.aws|on\.amazonwebservices\.com\.cn|amazonaws\.(?:com|com\.cn|eu)"
+    r"|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)"
+)
+
+
 def registry_kind(host: str) -> str:
     """azure, aws, gcp, dockerhub or jfrog; "" for any other registry. `host` as image_ref gives it."""
     name = host.partition(":")[0]
@@ -190,7 +198,7 @@ def registry_kind(host: str) -> str:
         return "dockerhub"
     if name.endswith((".azurecr.io", ".azurecr.us", ".azurecr.cn")):
         return "azure"
-    if ".dkr.ecr" in name and name.endswith((".amazonaws.com", ".amazonaws.com.cn", ".on.aws")):
+    if _ECR.fullmatch(name):
         return "aws"
     if name == "gcr.io" or name.endswith((".gcr.io", ".pkg.dev")):
         return "gcp"

@@ -343,3 +343,49 @@ def test_every_check_of_images_is_on():
     of_images: list[Check] = [check for check in catalogue().values() if check.category == "vulnerability"]
     assert len(of_images) == 9
     assert all(check.on for check in of_images)
+
+
+# -- an operator inside ----------------------------------------------------------------------------------------------
+
+
+def reported(name, image, digest, *ids):
+    """A report of trivy-operator."""
+    repository = image.rpartition(":")[0]
+    found = [{"vulnerabilityID": id, "resource": "zlib", "installedVersion": "1", "severity": "HIGH"} for id in ids]
+    artifact = {"repository": repository.partition("/")[2], "digest": digest}
+    return {
+        "apiVersion": "aquasecurity.github.io/v1alpha1",
+        "kind": "VulnerabilityReport",
+        "metadata": {"name": name, "namespace": "a"},
+        "report": {
+            "artifact": artifact,
+            "registry": {"server": repository.partition("/")[0]},
+            "os": {"family": "alpine", "name": "3.22"},
+            "summary": {"highCount": len(found)},
+            "updateTimestamp": YESTERDAY,
+            "vulnerabilities": found,
+        },
+    }
+
+
+def test_what_an_operator_says_proves_a_pass_in_its_own_cluster_alone(api, tmp_path):
+    clean, bad = scan_data.digest("clean"), scan_data.digest("bad")
+    images = {"clean": ("docker.io/x/clean:1", clean), "bad": ("docker.io/x/bad:1", bad)}
+    with ApiServer() as other:
+        other.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}}, node("n1", AMD64))
+        for name, (image, digest) in images.items():
+            for server in (api, other):
+                server.add(runs(name, image, f"{image.rpartition(':')[0]}@{digest}"))
+        api.add(reported("r1", images["clean"][0], clean), reported("r2", images["bad"][0], bad, "CVE-2026-1"))
+        config = api.kubeconfig(tmp_path / "config", context="one", others={"two": other})
+        command = ("scan", "kubeconfig", "--kubeconfig", config, "--context", "*", "-c", RUNNING)
+        found = Scan(kubeposture(*command, "--status", "all", "-o", "json"))
+    answers = {
+        (f["cluster"]["name"], f["resource"]["name"]): (f["status"], f["reason"]) for f in found.findings.values()
+    }
+    assert answers == {
+        ("one", "clean"): ("pass", ""),
+        ("one", "bad"): ("fail", "vulnerable"),
+        ("two", "clean"): ("unknown", "not_certain"),
+        ("two", "bad"): ("fail", "vulnerable"),
+    }

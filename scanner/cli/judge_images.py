@@ -86,7 +86,7 @@ class ImageJudging:
         """What sources say; the estate no longer needs it then."""
         if not self.plans:
             return
-        self.images.take(estate.scans)
+        self.images.take(estate.scans, _look(estate))
         if not estate.cluster:  # a cluster's own sources tell of no other
             self.images.gaps += estate.scans.gaps
         if estate.account and not estate.account.closed:
@@ -149,7 +149,7 @@ class ImageJudging:
         if row.cluster.images is None or row.cluster.images.running < counts.running:
             row.cluster.images = counts
         plans = self.of_running(_cloud_of(row, estate))
-        groups: Iterable[Group] = self.images.running(inside.running, estate.scans.gaps)
+        groups: Iterable[Group] = self.images.running(inside.running, estate.scans.gaps, _look(estate))
         if counts.running and not self.images.known:  # told once, not for each image
             estate.inventory.gaps.append(self._unknown([*estate.scans.gaps, *self.images.gaps]))
             groups = ()
@@ -186,6 +186,11 @@ class ImageJudging:
             yield self._unknown(holder.gaps)
         elif not holder.complete and not told:
             yield self._unknown([g for g in self.images.gaps if self.images.tells_of(g.what, holder.account.provider)])
+
+
+def _look(estate: Estate) -> str:
+    """The look into a cluster that an estate is of, "" for what is none."""
+    return f"{estate.cluster.id_source}:{estate.name}" if estate.cluster else ""
 
 
 def _estate(holder: _Holder | None, kind: str, gaps: Iterable[Gap] = ()) -> Estate:
