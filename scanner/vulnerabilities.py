@@ -6,6 +6,7 @@ was found; that an image has no findings proves nothing unless its scan has fini
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum

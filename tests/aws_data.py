@@ -18,7 +18,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from azure_data import ABSENT, Object, merged
@@ -954,6 +954,170 @@ def _inspected(status: str) -> Object:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Images, and what was found in them
+
+OCI, DOCKER = "application/vnd.oci.image", "application/vnd.docker"
+SCANNED = datetime.now(UTC).replace(microsecond=0) - timedelta(days=2)  # scans that are old prove nothing
+
+
+def digest(*name: object) -> str:
+    return f"sha256:{digits(*name, length=64)}"
+
+
+def image(name: str, repository_name: str = "shop/web", *, account: str = PROD, **changes: Any) -> Object:
+    """An image in which basic scanning found nothing, as DescribeImages shows it; its tag and digest come of the
+    name."""
+    good = {
+        "registryId": account,
+        "repositoryName": repository_name,
+        "imageDigest": digest(name),
+        "imageTags": [name],
+        "imageSizeInBytes": 31415926,
+        "imagePushedAt": _TIME,
+        "imageScanStatus": {"status": "COMPLETE", "description": "The scan was completed successfully."},
+        "imageScanFindingsSummary": {
+            "imageScanCompletedAt": SCANNED,
+            "vulnerabilitySourceUpdatedAt": SCANNED,
+            "findingSeverityCounts": {},
+        },
+        "imageManifestMediaType": f"{OCI}.manifest.v1+json",
+        "artifactMediaType": f"{OCI}.config.v1+json",
+        "imageStatus": "ACTIVE",
+    }
+    return merged(good, changes)
+
+
+def unscanned(name: str, *where: str, **changes: Any) -> Object:
+    """One of which DescribeImages tells nothing: nobody scanned it, or today's basic scanning did."""
+    return image(name, *where, **({"imageScanStatus": ABSENT, "imageScanFindingsSummary": ABSENT} | changes))
+
+
+def index(name: str, *where: str, media: str = f"{OCI}.index.v1+json", **changes: Any) -> Object:
+    return unscanned(name, *where, **({"imageManifestMediaType": media, "artifactMediaType": ABSENT} | changes))
+
+
+def index_manifest(*names: tuple[str, str], **extra: Object) -> str:
+    """An index of images by name, each with its platform ("linux/arm64/v8"); `extra` are more entries."""
+    entries = []
+    for name, text in names:
+        keys = zip(("os", "architecture", "variant"), text.split("/"), strict=False)
+        entries.append({"mediaType": f"{OCI}.manifest.v1+json", "digest": digest(name), "platform": dict(keys)})
+    return json.dumps(
+        {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": [*entries, *extra.values()]}
+    )
+
+
+def basic_finding(id: str = "CVE-2026-1001", package: str = "openssl", severity: str = "HIGH", **more: str) -> Object:
+    """A finding of basic scanning."""
+    about = {"package_name": package, "package_version": "3.0.2-0ubuntu1", "CVSS3_SCORE": "7.5"} | more
+    return {
+        "name": id,
+        "description": "What is wrong.",
+        "uri": f"https://ubuntu.com/security/{id}",
+        "severity": severity,
+        "attributes": [{"key": key, "value": value} for key, value in about.items()],
+    }
+
+
+def basic_scan(*findings: Object, status: str = "COMPLETE", **changes: Any) -> Object:
+    """What DescribeImageScanFindings says of an image."""
+    counts: dict[str, int] = {}
+    for item in findings:
+        counts[item["severity"]] = counts.get(item["severity"], 0) + 1
+    good = {
+        "imageScanStatus": {"status": status, "description": "The scan was completed successfully."},
+        "imageScanFindings": {
+            "imageScanCompletedAt": SCANNED,
+            "vulnerabilitySourceUpdatedAt": SCANNED,
+            "findings": list(findings),
+            "findingSeverityCounts": counts,
+        },
+    }
+    return merged(good, changes)
+
+
+def image_arn(name: str, repository_name: str = "shop/web", *, account: str = PROD, region: str = SEOUL) -> str:
+    return f"{arn('ecr', region, account, f'repository/{repository_name}')}/{digest(name)}"
+
+
+def coverage(name: str, repository_name: str = "shop/web", *, account: str = PROD, **changes: Any) -> Object:
+    """What Inspector covers: an image that it has scanned."""
+    good = {
+        "resourceType": "AWS_ECR_CONTAINER_IMAGE",
+        "resourceId": image_arn(name, repository_name, account=account),
+        "accountId": account,
+        "scanType": "PACKAGE",
+        "scanStatus": {"statusCode": "ACTIVE", "reason": "SUCCESSFUL"},
+        "resourceMetadata": {"ecrImage": {"tags": [name]}},
+        "lastScannedAt": SCANNED,
+    }
+    return merged(good, changes)
+
+
+def vulnerable_package(name: str = "openssl", **changes: Any) -> Object:
+    good = {
+        "name": name,
+        "version": "1.1.1k",
+        "release": "9.el8",
+        "epoch": 1,
+        "arch": "X86_64",
+        "packageManager": "OS",
+        "fixedInVersion": "1:1.1.1k-12.el8",
+    }
+    return merged(good, changes)
+
+
+def inspector_finding(
+    id: str, name: str, repository_name: str = "shop/web", *packages: Object, account: str = PROD, **changes: Any
+) -> Object:
+    """An active finding of Inspector on an image."""
+    details = {
+        "repositoryName": repository_name,
+        "imageTags": [name],
+        "pushedAt": _TIME,
+        "architecture": "amd64",
+        "imageHash": digest(name),
+        "registry": account,
+        "platform": "UBUNTU_22_04",
+    }
+    good = {
+        "findingArn": arn("inspector2", SEOUL, account, f"finding/{digits(id, name, length=32)}"),
+        "awsAccountId": account,
+        "type": "PACKAGE_VULNERABILITY",
+        "description": "What is wrong.",
+        "title": f"{id} - openssl",
+        "remediation": {"recommendation": {"text": "None Provided"}},
+        "severity": "HIGH",
+        "firstObservedAt": _TIME,
+        "lastObservedAt": _TIME,
+        "updatedAt": _TIME,
+        "status": "ACTIVE",
+        "resources": [
+            {
+                "type": "AWS_ECR_CONTAINER_IMAGE",
+                "id": image_arn(name, repository_name, account=account),
+                "partition": "aws",
+                "region": SEOUL,
+                "details": {"awsEcrContainerImage": details},
+            }
+        ],
+        "inspectorScore": 7.5,
+        "packageVulnerabilityDetails": {
+            "vulnerabilityId": id,
+            "vulnerablePackages": list(packages) or [vulnerable_package()],
+            "source": "UBUNTU_CVE",
+            "cvss": [
+                {"baseScore": 5.0, "scoringVector": "AV:N/AC:L/Au:N/C:P/I:N/A:N", "version": "2.0", "source": "NVD"},
+                {"baseScore": 7.5, "scoringVector": "CVSS:3.1/AV:N/AC:L", "version": "3.1", "source": "NVD"},
+            ],
+        },
+        "fixAvailable": "YES",
+        "exploitAvailable": "NO",
+    }
+    return merged(good, changes)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Estates
 
 
@@ -975,8 +1139,13 @@ class Region:
     lifecycle_policies: dict[str, Object] = field(default_factory=dict)
     repository_scanning: dict[str, Object] = field(default_factory=dict)
     registry_scanning: Object = field(default_factory=lambda: registry_scanning("BASIC", match=""))
+    images: dict[str, list[Object]] = field(default_factory=dict)  # by the repository's name
+    manifests: dict[str, str] = field(default_factory=dict)  # of indexes, by digest
+    image_scans: dict[str, Object] = field(default_factory=dict)  # what basic scanning says of images, by digest
     detectors: dict[str, Object] = field(default_factory=dict)  # by id
     inspector: Object | None = None
+    inspector_coverage: list[Object] = field(default_factory=list)
+    inspector_findings: list[Object] = field(default_factory=list)
 
     @property
     def enabled(self) -> bool:

@@ -18,7 +18,8 @@ what moto lacks or bends:
 - `sts` (GetCallerIdentity, AssumeRole): there everybody may take any role, with any external id.
 - `organizations` (ListAccounts, DescribeOrganization): the ids of accounts cannot be chosen there.
 - `ecr` DescribeRepositories (no pages there) and BatchGetRepositoryScanningConfiguration (no limit of 25 names).
-- `inspector2` BatchGetAccountStatus: fails there unless accounts are named.
+- `ecr` DescribeImages, BatchGetImage, DescribeImageScanFindings: no pages there, and one made-up finding for all.
+- `inspector2` BatchGetAccountStatus (fails there unless accounts are named), ListCoverage (not there), ListFindings.
 
 `from_moto` names actions that moto answers all the same, for a test that makes with boto3 what they tell of.
 
@@ -759,7 +760,7 @@ def _to_json(shape: Any, value: Any) -> Any:
         }
     if isinstance(value, dict) and shape.type_name == "map":
         return {key: _to_json(shape.value, item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, list) and shape.type_name == "list":
         return [_to_json(shape.member, item) for item in value]
     if isinstance(value, datetime):
         return value.timestamp()
@@ -1267,6 +1268,55 @@ def _batch_get_repository_scanning_configuration(call: Call) -> Object:
     return {"scanningConfigurations": [known[name] for name in names if name in known], "failures": failures}
 
 
+@_answers("ecr:DescribeImages")
+def _describe_images(call: Call) -> Object:
+    name = call["repositoryName"]
+    _repository(call, name)
+    return call.page("imageDetails", call.region.images.get(name, []), 100 if call["maxResults"] is None else 1000)
+
+
+@_answers("ecr:BatchGetImage")
+def _batch_get_image(call: Call) -> Object:
+    name, asked, known = call["repositoryName"], call["imageIds"], call.region.manifests
+    _repository(call, name)
+    if len(asked) > 100:
+        at = "Member must have length less than or equal to 100"
+        raise Refused(
+            "InvalidParameterException", f"Invalid parameter at 'imageIds' failed to satisfy constraint: '{at}'"
+        )
+    kinds = {item["imageDigest"]: item.get("imageManifestMediaType") for item in call.region.images.get(name, [])}
+    own = {"registryId": call.asked.account, "repositoryName": name}
+    digests = [item["imageDigest"] for item in asked]
+    images = [
+        {"imageId": {"imageDigest": one}, "imageManifest": known[one], "imageManifestMediaType": kinds.get(one), **own}
+        for one in digests
+        if one in known
+    ]
+    why = {"failureCode": "ImageNotFound", "failureReason": "Requested image not found"}
+    return {
+        "images": images,
+        "failures": [{"imageId": {"imageDigest": one}, **why} for one in digests if one not in known],
+    }
+
+
+@_answers("ecr:DescribeImageScanFindings")
+def _describe_image_scan_findings(call: Call) -> Object:
+    name, digest = call["repositoryName"], call["imageId"]["imageDigest"]
+    _repository(call, name)
+    own = {"registryId": call.asked.account, "repositoryName": name, "imageId": {"imageDigest": digest}}
+    if digest not in call.region.image_scans:
+        text = f"Image scan does not exist for the image with '{{imageDigest:'{digest}'}}' in the repository '{name}'"
+        raise Refused("ScanNotFoundException", text)
+    scan = call.region.image_scans[digest]
+    found = scan.get("imageScanFindings")
+    listed = next((what for what in ("enhancedFindings", "findings") if what in (found or {})), "")
+    if not listed:
+        return own | scan
+    page = call.page(listed, found[listed], 100 if call["maxResults"] is None else 1000)
+    token = {"nextToken": page["nextToken"]} if "nextToken" in page else {}
+    return own | scan | token | {"imageScanFindings": found | {listed: page[listed]}}
+
+
 # GuardDuty and Inspector
 
 
@@ -1291,6 +1341,29 @@ def _batch_get_account_status(call: Call) -> Object:
     found = [call.region.inspector] if call.region.inspector and own in asked else []
     others = [account for account in asked if account != own]
     return {"accounts": found, "failedAccounts": [{"accountId": text, "errorCode": denied_code} for text in others]}
+
+
+def _filtered(call: Call, items: list[Object], fields: Mapping[str, Callable[[Object], list[str]]]) -> list[Object]:
+    for name, wanted in (call["filterCriteria"] or {}).items():
+        values = {each["value"] for each in wanted}
+        items = [item for item in items if values & set(fields[name](item))]
+    return items
+
+
+@_answers("inspector2:ListCoverage")
+def _list_coverage(call: Call) -> Object:
+    fields = {"resourceType": lambda item: [item["resourceType"]], "accountId": lambda item: [item["accountId"]]}
+    return call.page("coveredResources", _filtered(call, call.region.inspector_coverage, fields), 200)
+
+
+@_answers("inspector2:ListFindings")
+def _list_findings(call: Call) -> Object:
+    fields = {
+        "resourceType": lambda item: [each["type"] for each in item["resources"]],
+        "awsAccountId": lambda item: [item["awsAccountId"]],
+        "findingStatus": lambda item: [item["status"]],
+    }
+    return call.page("findings", _filtered(call, call.region.inspector_findings, fields), 100)
 
 
 # --- refusals ---

@@ -145,12 +145,12 @@ def test_one_report_holds_both_planes_of_a_cluster(serve, inside, tmp_path):
     assert (row["id"], row["id_source"]) == (aws.estate.cluster("shop")["arn"], "cloud")
     assert (row["provider"], row["account"], row["region"]) == ("aws", PROD, SEOUL)
     refs = {(f["category"], f["cluster"]["id"], f["cluster"]["uid"]) for f in found.report["findings"] if f["cluster"]}
-    assert refs == {("control_plane", row["id"], UID), ("data_plane", row["id"], UID)}
+    assert refs == {(plane, row["id"], UID) for plane in ("control_plane", "data_plane", "vulnerability")}
     assert "fail" in {f["status"] for f in found.report["findings"] if f["check"] == PRIVILEGED}
     assert found.report["coverage"]["clusters"] == {"expected": 1, "judged": 1, "partial": 0, "unread": 0}
 
     alone = scan_kubeconfig(api.kubeconfig(tmp_path / "config"))
-    assert alone.statuses() == found.statuses("data_plane")
+    assert alone.statuses("data_plane") == found.statuses("data_plane")
 
 
 def test_the_token_is_for_one_cluster_and_goes_only_there(serve, inside):
@@ -624,15 +624,19 @@ def test_what_is_not_asked_for_is_not_incomplete(serve, inside):
 
 
 IDENTITY = {"sts:GetCallerIdentity", "ec2:DescribeRegions", "eks:ListClusters"}
+IMAGES = {
+    *("ecr:DescribeRepositories", "ecr:DescribeImages"),
+    *("inspector2:BatchGetAccountStatus", "inspector2:ListCoverage"),
+}
 
 
 @pytest.mark.parametrize("args", [("--planes", "data"), ("-c", "k8s-*")])
-def test_the_inside_alone_asks_aws_only_for_clusters(serve, inside, args):
+def test_the_inside_alone_asks_aws_only_for_clusters_and_images(serve, inside, args):
     aws, api = serve(eks("shop")), inside()
     aws.estate.connect("shop", api.url, api.tls.ca)
     found = scan(*args)
     assert (found.code, found.gaps, found.planes()) == (0, [], {"shop": ("not_asked", "complete")})
-    assert {r.action for r in aws.requests} == IDENTITY | {"eks:DescribeCluster"}
+    assert {r.action for r in aws.requests} == IDENTITY | {"eks:DescribeCluster"} | IMAGES
 
 
 @pytest.mark.parametrize(

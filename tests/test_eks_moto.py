@@ -4,7 +4,7 @@ moto answers what it can: CreateCluster, CreateNodegroup and the calls that list
 guardduty and logs; the subnets and route tables of ec2; of ecr everything. AwsServer answers what moto lacks or bends:
 
 - eks: ListAddons, DescribeAddon, ListAccessEntries, ListAssociatedAccessPolicies, DescribeClusterVersions;
-- sts GetCallerIdentity, ec2 DescribeRegions, inspector2 BatchGetAccountStatus.
+- sts GetCallerIdentity, ec2 DescribeRegions, inspector2 BatchGetAccountStatus and ListCoverage.
 
 Of a cluster moto drops `LACKING`, makes up an API server, and sends an empty encryptionConfig where none was asked for.
 """
@@ -30,7 +30,7 @@ FROM_MOTO = frozenset(
     {
         *(f"eks:{what}" for what in ("ListClusters", "DescribeCluster", "ListNodegroups", "DescribeNodegroup")),
         *("ec2:DescribeSubnets", "ec2:DescribeRouteTables"),
-        *("ecr:DescribeRepositories", "ecr:BatchGetRepositoryScanningConfiguration"),
+        *("ecr:DescribeRepositories", "ecr:BatchGetRepositoryScanningConfiguration", "ecr:DescribeImages"),
     }
 )
 LACKING = ("accessConfig", "deletionProtection", "upgradePolicy")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from providers.errors import CloudError
-from scanner.model import GapReason
+from scanner.model import Gap, GapReason, utc_now
+from scanner.plain import plain
 
 
 class AwsError(CloudError):
@@ -33,3 +34,15 @@ class UsageError(Exception):
 
 class WriteRefused(Exception):
     """The guard stopped a call that might change something."""
+
+
+def gap_of(what: str, error: AwsError) -> Gap:
+    """The gap that a failed call leaves, with the right that would close it."""
+    return Gap(
+        what=what,
+        reason=error.reason,
+        detail=plain(error.detail),
+        permission=error.action,
+        time=utc_now(),
+        by_policy=error.by_policy,
+    )

@@ -30,6 +30,8 @@ class Account(Protocol):
         self, service: str, region: str | None, operation: str, items: str, **parameters: Any
     ) -> Iterator[list[Any]]: ...
 
+    def answers(self, service: str, region: str | None, operation: str, **parameters: Any) -> Iterator[Json]: ...
+
 
 def existence(account: Account, name: str) -> Json:
     """`roleName`, `exists`, and the `arn` of one that does. Raises AwsError."""

@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from providers.aws import iam
-from providers.aws.errors import AwsError
+from providers.aws import iam, images
+from providers.aws.errors import AwsError, gap_of
 from providers.aws.iam import Account
 from scanner.aws import DEFENDER_ROLES, TEMPLATE_ROLES, AwsRegion, EcrRepository, EksCluster
 from scanner.cloud import kept
 from scanner.inventory import Counts
 from scanner.model import Collected, Gap, GapReason, utc_now
 from scanner.plain import plain
+from scanner.vulnerabilities import Scans, Shared
 
 Json = dict[str, Any]
 
@@ -61,6 +62,7 @@ class Region:
     repositories: Collected[EcrRepository] = field(default_factory=Collected)
     resource: AwsRegion | None = None
     beside: dict[str, Collected[Json]] = field(default_factory=dict)
+    scans: Scans = field(default_factory=Scans)
     counts: Counts = field(default_factory=Counts)
     other_denied: bool = False  # whether a service control policy denies another service than EKS too
 
@@ -68,7 +70,7 @@ class Region:
     def closed(self) -> bool:
         """Whether a service control policy denies whatever was asked, of two services: one may be denied alone."""
         seen = self.clusters.items or self.repositories.items
-        denied = bool(self.clusters.gaps) and all(gap.by_policy for gap in self.gaps)
+        denied = bool(self.clusters.gaps) and all(gap.by_policy for gap in [*self.gaps, *self.scans.gaps])
         return not seen and denied and self.other_denied
 
     @property
@@ -80,10 +82,14 @@ class Region:
 
 class Reader:
     """Reads regions of accounts for many threads. `kinds` are the lists that the checks need, `defender_roles` the
-    names that the role of Microsoft Defender may have."""
+    names that the role of Microsoft Defender may have, `scans` whether to read what was found in images."""
 
-    def __init__(self, kinds: Iterable[str], *, defender_roles: Iterable[str] = DEFENDER_ROLES) -> None:
+    def __init__(
+        self, kinds: Iterable[str], *, defender_roles: Iterable[str] = DEFENDER_ROLES, scans: bool = False
+    ) -> None:
         self.kinds = frozenset(kinds)
+        self.scans = scans
+        self._shared = Shared()
         self.defender_roles = tuple(dict.fromkeys(defender_roles))
         self._lock = threading.Lock()
         self._turns: dict[str, threading.Lock] = {}  # by account
@@ -118,6 +124,8 @@ class Reader:
             region.other_denied = _registry_denied(region)
         if "inspector" in self.kinds and (region.repositories.items or region.clusters.items):
             region.resource = self._region(region)
+        if self.scans:
+            region.scans = self._scans(region)
         yield region
 
     def _clusters(self, region: Region) -> Collected[EksCluster]:
@@ -175,13 +183,7 @@ class Reader:
 
     def _region(self, region: Region) -> AwsRegion:
         account, place = region.account, region.name
-        found = _list(
-            region.counts, "inspector", account.pages, "inspector2", place, "BatchGetAccountStatus", "accounts",
-            accountIds=[account.id],
-        )  # fmt: skip
-        if not found.gaps and not any(item.get("accountId") == account.id for item in found.items):
-            found.gaps.append(_gap("inspector", GapReason.BAD_DATA, "AWS did not say what Inspector scans"))
-        region.beside["inspector"] = _projected("inspector", found)
+        region.beside["inspector"] = self._inspector(region)
         return AwsRegion(
             wire={},
             id=f"{account.id}/{place}",
@@ -190,6 +192,16 @@ class Reader:
             region=place,
             related={"inspector": region.beside["inspector"]},
         )
+
+    def _inspector(self, region: Region) -> Collected[Json]:
+        account, place = region.account, region.name
+        found = _list(
+            region.counts, "inspector", account.pages, "inspector2", place, "BatchGetAccountStatus", "accounts",
+            accountIds=[account.id],
+        )  # fmt: skip
+        if not found.gaps and not any(item.get("accountId") == account.id for item in found.items):
+            found.gaps.append(_gap("inspector", GapReason.BAD_DATA, "AWS did not say what Inspector scans"))
+        return _projected("inspector", found)
 
     # -- Microsoft Defender -------------------------------------------------------------------------------------------
 
@@ -356,7 +368,7 @@ class Reader:
 
     def _repositories(self, region: Region) -> Collected[EcrRepository]:
         account, place = region.account, region.name
-        found = _list(region.counts, REPOSITORIES, account.pages, "ecr", place, "DescribeRepositories", "repositories")
+        found = _listed_repositories(region)
         repositories = [
             EcrRepository(
                 wire=kept(item, EcrRepository.KEEP),
@@ -379,6 +391,22 @@ class Reader:
         for repository in repositories:
             self._add_documents(region, repository)
         return Collected(repositories, gaps)
+
+    def _scans(self, region: Region) -> Scans:
+        """What was found in the images of its repositories."""
+        found = region.repositories
+        if REPOSITORIES in self.kinds:
+            names = Collected([repository.name for repository in found.items], found.gaps)
+        else:
+            listed = _listed_repositories(region)
+            names = Collected([str(item["repositoryName"]) for item in listed.items if item.get("repositoryName")])
+            names.gaps.extend(listed.gaps)
+            if len(names.items) < len(listed.items):
+                names.gaps.append(_gap(REPOSITORIES, GapReason.BAD_DATA, "entries of the list have no name"))
+        status = region.beside.get("inspector")
+        if status is None and (names.items or region.clusters.items):
+            status = self._inspector(region)
+        return images.scans_of(region.account, region.name, names, status, region.counts, self._shared)
 
     def _add_scanning(self, region: Region, repositories: list[EcrRepository]) -> None:
         if "scanning" not in self.kinds:
@@ -424,6 +452,11 @@ def _document(region: Region, repository: EcrRepository, what: str, operation: s
         return Collected([], [_gap(what, GapReason.BAD_DATA, f"the {what} of {repository.name} is no JSON")])
     region.counts.lists_read += 1
     return Collected([{"document": document}])
+
+
+def _listed_repositories(region: Region) -> Collected[Json]:
+    account, place = region.account, region.name
+    return _list(region.counts, REPOSITORIES, account.pages, "ecr", place, "DescribeRepositories", "repositories")
 
 
 def _registry_denied(region: Region) -> bool:
@@ -506,18 +539,6 @@ def _each(counts: Counts, what: str, names: Collected[str], read: Callable[[str]
         except (KeyError, TypeError):
             found.gaps.append(_gap(what, GapReason.BAD_DATA, f"the answer about {plain(name)} is not understood"))
     return found
-
-
-def gap_of(what: str, error: AwsError) -> Gap:
-    """The gap that a failed call leaves, with the right that would close it."""
-    return Gap(
-        what=what,
-        reason=error.reason,
-        detail=plain(error.detail),
-        permission=error.action,
-        time=utc_now(),
-        by_policy=error.by_policy,
-    )
 
 
 def _gap(what: str, reason: GapReason, detail: str) -> Gap:

@@ -41,6 +41,10 @@ class Recording:
         """One page. Raises AwsError."""
         yield self.call(service, region, operation, **parameters)[items]
 
+    def answers(self, service: str, region: str | None, operation: str, **parameters: Any) -> Iterator[Json]:
+        """One answer. Raises AwsError."""
+        yield self.call(service, region, operation, **parameters)
+
     def answer(self, name: str) -> Json:
         found = self._answers.get(name, "AccessDeniedException")
         if isinstance(found, str):

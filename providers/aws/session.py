@@ -27,8 +27,8 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
     for service, operations in {
         "ec2": ("DescribeRegions", "DescribeRouteTables", "DescribeSubnets"),
         "ecr": (
-            *("BatchGetRepositoryScanningConfiguration", "DescribeRepositories", "GetLifecyclePolicy"),
-            "GetRepositoryPolicy",
+            *("BatchGetImage", "BatchGetRepositoryScanningConfiguration", "DescribeImageScanFindings"),
+            *("DescribeImages", "DescribeRepositories", "GetLifecyclePolicy", "GetRepositoryPolicy"),
         ),
         "eks": (
             *("DescribeAddon", "DescribeCluster", "DescribeClusterVersions", "DescribeFargateProfile"),
@@ -40,7 +40,7 @@ _ALLOWED: Mapping[str, frozenset[str]] = {
             *("GetOpenIDConnectProvider", "GetPolicy", "GetPolicyVersion", "GetRole", "GetRolePolicy"),
             *("ListAttachedRolePolicies", "ListOpenIDConnectProviders", "ListRolePolicies"),
         ),
-        "inspector2": ("BatchGetAccountStatus",),
+        "inspector2": ("BatchGetAccountStatus", "ListCoverage", "ListFindings"),
         "logs": ("DescribeLogGroups", "DescribeSubscriptionFilters"),
         "organizations": ("ListAccounts",),
         # By these boto3 itself turns a profile, a pod's or a pipeline's token into credentials.
@@ -177,14 +177,19 @@ class AwsAccount:
         self, service: str, region: str | None, operation: str, items: str, **parameters: Any
     ) -> Iterator[list[Any]]:
         """Every page of a list. Raises AwsError, also for an answer that is no list: that is never an empty one."""
-        token_in, token_out = _TOKENS.get(operation, ("nextToken", "nextToken"))
-        seen: set[str] = set()
-        while True:
-            answer = self.call(service, region, operation, **parameters)
+        for answer in self.answers(service, region, operation, **parameters):
             page = answer.get(items)
             if not isinstance(page, list):
                 raise AwsError(GapReason.BAD_DATA, f"the answer to {operation} holds no list {items!r}")
             yield page
+
+    def answers(self, service: str, region: str | None, operation: str, **parameters: Any) -> Iterator[Json]:
+        """Every answer with a page in it. Raises AwsError."""
+        token_in, token_out = _TOKENS.get(operation, ("nextToken", "nextToken"))
+        seen: set[str] = set()
+        while True:
+            answer = self.call(service, region, operation, **parameters)
+            yield answer
             token = answer.get(token_out)
             if (token is None or token == "") and not answer.get("IsTruncated"):
                 return

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from providers.aws.access import api_access
-from providers.aws.errors import AwsError, UsageError
-from providers.aws.reader import CLUSTERS, PER_CLUSTER, Reader, Region, gap_of
+from providers.aws.errors import AwsError, UsageError, gap_of
+from providers.aws.reader import CLUSTERS, PER_CLUSTER, Reader, Region
 from providers.aws.session import AwsAccount, assumed, session
 from scanner.aws import DEFENDER_ROLES, EksCluster
 from scanner.cli.discovery import Asked, Cloud, Unreadable, advise, minting
@@ -51,7 +51,8 @@ def eks_tasks(scope: AwsScope, asked: Asked) -> Iterator[list[Task]]:
         raise ConfigError("the AWS SDK is not installed: pip install 'kubeposture[aws]'") from None
     wanted = [p.values.get("role_names", DEFENDER_ROLES) for p in asked.settings.plans if "defenderRoles" in p.needs]
     roles = dict.fromkeys(name for names in wanted for name in names)
-    aws = _Aws(scope, cloud, Reader(cloud.asked, defender_roles=roles), base)
+    reader = Reader(cloud.asked, defender_roles=roles, scans=asked.settings.needs_scans)
+    aws = _Aws(scope, cloud, reader, base)
     with contextlib.closing(aws):
         yield [aws.task()]
 
@@ -250,7 +251,9 @@ def region_reading(cloud: Cloud, region: Region, *, closed: bool) -> Reading:
     account = cloud.account(region.account.id, region.account.id, region.name)
     account.closed = closed
     judged: list[AnyResource] = [*region.repositories.items, *([region.resource] if region.resource else [])]
-    return cloud.account_reading(account, region, judged, f"aws:{region.account.id}:{region.name}")
+    reading = cloud.account_reading(account, region, judged, f"aws:{region.account.id}:{region.name}")
+    reading.estate.scans = region.scans
+    return reading
 
 
 def _organization(own: AwsAccount) -> tuple[dict[str, str], AwsError | None]:
