@@ -111,6 +111,11 @@ class Group:
     key: str
     subjects: list[RunningContainer] | list[RegistryImage]
 
+    @property
+    def told(self) -> bool:
+        """Whether any source has scanned any of it."""
+        return any(_told(subject.manifests) for subject in self.subjects)
+
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
@@ -139,12 +144,14 @@ class Images:
     _registered: dict[tuple[str, str, str], _Registered] = field(default_factory=dict)
     _kinds: dict[str, set[tuple[str, str, str]]] = field(default_factory=lambda: defaultdict(set))
     _shared: Shared = field(default_factory=Shared)
+    known: bool = False  # whether any source has scanned any image
 
     def take(self, scans: Scans, cluster: str = "") -> None:
         """`cluster` is the one inside which they were found."""
         self.indexes |= scans.indexes
         for scan in scans.scans:
             scan.cluster = cluster
+            self.known = self.known or scan.told
             scan.vulnerabilities = [self._shared.one(found) for found in scan.vulnerabilities]
             if scan.digest:
                 self._digests[scan.digest].append(scan)
@@ -163,11 +170,6 @@ class Images:
         known.tags.update(scan.tags or ())
         known.accounts.add((scan.account, scan.region))
         self._kinds[kind].add(key)
-
-    @property
-    def known(self) -> bool:
-        """Whether any source says anything of any image."""
-        return bool(self._digests or self._configs or self._names)
 
     def tells_of(self, source: str, kind: str) -> bool:
         """Whether a source may know images of such a registry."""
@@ -361,6 +363,4 @@ def _same(one: str, other: str) -> bool:
 
 def _told(manifests: Iterable[Manifest]) -> bool:
     """Whether anything is said that could decide."""
-    return any(
-        not match.scan.unfinished or match.scan.vulnerabilities for found in manifests for match in found.matches
-    )
+    return any(match.scan.told for found in manifests for match in found.matches)

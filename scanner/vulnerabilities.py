@@ -130,6 +130,11 @@ class ImageScan(msgspec.Struct, kw_only=True, omit_defaults=True):
     region: str | None = None
     cluster: str = ""  # whose own operator says it, which is believed of that cluster alone
 
+    @property
+    def told(self) -> bool:
+        """Whether it says more than that nothing is known."""
+        return not self.unfinished or bool(self.vulnerabilities)
+
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
     """One entry of a multi-platform image: `name` is os/architecture, or os/architecture/variant."""

@@ -98,7 +98,7 @@ def _found(image: ScannedImage, rule: Rule) -> _Found:
     for manifest in image.manifests:
         for match in _current(manifest.matches, rule):
             scan = match.scan
-            if not scan.unfinished or scan.vulnerabilities:
+            if scan.told:
                 found.scans.append(scan)
             if found.add(scan.vulnerabilities, rule):
                 found.sure = found.sure or match.sure

@@ -108,6 +108,7 @@ class Scan:
             return self._finish()
 
     def _give_up(self) -> None:
+        self.index_of = None  # nothing more is asked
         if self.judging:  # what it has not shown yet is lost
             gap = Gap(what="findings", reason=GapReason.TIMEOUT, detail="interrupted while judging", time=utc_now())
             self.gaps.append((self.judging, gap))

@@ -62,6 +62,7 @@ class _Holder:
     scope: str
     gaps: list[Gap]
     complete: bool  # every image of it is known
+    registries: tuple[str, ...] = ()  # names of those whose images their cloud does not list
 
 
 @dataclass(slots=True)
@@ -98,10 +99,13 @@ class ImageJudging:
         gaps = list(scans.gaps)
         if account.refused and not scans.asked and not gaps:
             gaps = inventory.gaps[:1]
-        registries = ContainerRegistry.kind
-        none = registries in inventory.kinds and not inventory.gaps_of((registries,))
-        none = none and not any(isinstance(item, ContainerRegistry) for item in inventory.cloud)
-        self.holders[account.id, account.region] = _Holder(account, estate.scope, gaps, scans.listed or none)
+        kind = ContainerRegistry.kind
+        registries = tuple(item.name.lower() for item in inventory.cloud if isinstance(item, ContainerRegistry))
+        none = kind in inventory.kinds and not inventory.gaps_of((kind,)) and not registries
+        found = _Holder(account, estate.scope, gaps, scans.listed or none, registries)
+        known = self.holders.get((account.id, account.region))
+        if known is None or len(gaps) < len(known.gaps):  # of two looks the one that lacks less
+            self.holders[account.id, account.region] = found
 
     def take_inside(self, row: Row, scope: str, estate: Estate) -> None:
         """The images of what runs in a cluster, once it is known which cluster that is."""
@@ -155,12 +159,12 @@ class ImageJudging:
             groups = ()
         evaluate(estate, inside.scope, row, plans, "running", groups)
 
-    def _unknown(self, gaps: list[Gap]) -> Gap:
+    def _unknown(self, gaps: list[Gap], of: str = "") -> Gap:
         """The gap that stands for every image: a source that was refused, or that there is none."""
         if gaps:
             gap = gaps[0]
-            return Gap(what=IMAGES, reason=gap.reason, detail=gap.sentence)
-        return Gap(what=IMAGES, reason=GapReason.NO_SOURCE, detail=NO_SOURCE)
+            return Gap(what=IMAGES, reason=gap.reason, detail=f"{gap.sentence}{of}")
+        return Gap(what=IMAGES, reason=GapReason.NO_SOURCE, detail=f"{NO_SOURCE}{of}")
 
     def _judge_registries(self, plan: Plan, evaluate: Evaluate) -> None:
         kind = plan.check.of
@@ -170,22 +174,35 @@ class ImageJudging:
             stored[held[0] if held else (None, None)].append(group)
         holders = {place: holder for place, holder in self.holders.items() if holder.account.provider == kind}
         for place, groups in stored.items():
-            evaluate(_estate(self.holders.get(place), kind), f"registry:{kind}", None, (plan,), f"{place}", groups)
+            if place not in holders or any(group.told for group in groups):
+                evaluate(_estate(self.holders.get(place), kind), f"registry:{kind}", None, (plan,), f"{place}", groups)
         for place, holder in holders.items():
-            if gaps := list(self._lacking(holder, told=place in stored)):
+            gaps = list(self._lacking(holder, stored.get(place, [])))
+            if gaps or place not in stored:
                 evaluate(_estate(holder, kind, gaps), holder.scope, None, (plan,), "images", [])
-            elif place not in stored:
-                evaluate(_estate(holder, kind), holder.scope, None, (plan,), "images", [])
         if not stored and not holders and kind in self.images.used:
             gap = self._unknown([gap for gap in self.images.gaps if self.images.tells_of(gap.what, kind)])
             evaluate(_estate(None, kind, [gap]), f"registry:{kind}", None, (plan,), "images", [])
 
-    def _lacking(self, holder: _Holder, *, told: bool) -> Iterator[Gap]:
-        """Why there may be images in an account of which nothing is said."""
+    def _lacking(self, holder: _Holder, groups: list[Group]) -> Iterator[Gap]:
+        """Why there may be images in an account of which nothing is said, told once for all of them."""
+        refused = [gap for gap in self.images.gaps if self.images.tells_of(gap.what, holder.account.provider)]
+        silent = [name for name in holder.registries if not any(_lies_in(group, name) for group in groups)]
         if holder.gaps:
             yield self._unknown(holder.gaps)
-        elif not holder.complete and not told:
-            yield self._unknown([g for g in self.images.gaps if self.images.tells_of(g.what, holder.account.provider)])
+        elif groups and not any(group.told for group in groups):
+            detail = f"none of {len(groups)} is scanned: {NO_SOURCE}"
+            yield Gap(what=IMAGES, reason=GapReason.NO_SOURCE, detail=detail)
+        elif groups and silent:
+            yield self._unknown(refused, f" ({', '.join(silent[:5])}{' and others' if silent[5:] else ''})")
+        elif not groups and not holder.complete:
+            yield self._unknown(refused)
+
+
+def _lies_in(group: Group, registry: str) -> bool:
+    """Whether it is an image of this registry of Azure, whose host may have a hash beside the name."""
+    host = group.resource.name.partition(".")[0]
+    return host == registry or host.startswith(f"{registry}-")
 
 
 def _look(estate: Estate) -> str:
