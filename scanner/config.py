@@ -223,20 +223,17 @@ class Settings:
     def checks(self) -> Iterable[Check]:
         return (plan.check for plan in self.plans)
 
-    def about(self, *, provider: str | None = None, inside: bool = True) -> bool:
+    def about(self, *, cloud: str | None = None, outside: bool = True, inside: bool = True) -> bool:
         """Whether any check is selected that `only` would keep."""
-        return bool(self._kept(provider, inside))
+        return any(_about(plan.check, cloud, outside, inside) for plan in self.plans)
 
-    def only(self, *, provider: str | None = None, inside: bool = True) -> Settings:
-        """With the checks of what runs inside clusters, of one cloud's resources, or both. Raises ConfigError if none
-        of those is selected."""
-        plans = self._kept(provider, inside)
+    def only(self, *, cloud: str | None = None, outside: bool = True, inside: bool = True) -> Settings:
+        """With the checks of what runs `inside` clusters, and of one cloud's resources `outside`. Raises ConfigError if
+        none of those is selected."""
+        plans = tuple(plan for plan in self.plans if _about(plan.check, cloud, outside, inside))
         if not plans:
             raise ConfigError("no selected check is about this target: loosen --check, --ref, --planes and the like")
         return replace(self, plans=plans)
-
-    def _kept(self, provider: str | None, inside: bool) -> tuple[Plan, ...]:
-        return tuple(plan for plan in self.plans if _about(plan.check, provider, inside))
 
     def asked_of_azure(self) -> frozenset[str]:
         """What Microsoft's checks of other clouds' clusters have to know of Azure."""
@@ -265,12 +262,12 @@ class Settings:
         return any({"agents", "arcConfig"} & set(plan.needs) for plan in self.plans)
 
 
-def _about(check: Check, provider: str | None, inside: bool) -> bool:
+def _about(check: Check, cloud: str | None, outside: bool, inside: bool) -> bool:
     if check.scope is RegistryImage:
         return True  # any source may tell of any registry
     if check.scope is RunningContainer:
-        return inside and provider in (None, check.of)
-    return check.provider == provider if check.provider else inside
+        return inside and cloud in (None, check.of)
+    return outside and check.provider == cloud if check.provider else inside
 
 
 @dataclass(frozen=True, slots=True)

@@ -880,14 +880,15 @@ def test_what_is_not_asked_for_is_not_incomplete(serve, inside):
     connect(gcp, "shop", api)
     found = scan(*CONTROL)
     assert (found.code, found.planes(), api.requests) == (0, {"shop": ("complete", "not_asked")}, [])
-    assert {f["category"] for f in found.report["findings"]} == {"control_plane"}
+    assert {f["category"] for f in found.report["findings"]} == {"control_plane", "vulnerability"}
+    assert not [f for f in found.report["findings"] if f["check"].endswith("running-image-vulns")]
 
 
 @pytest.mark.parametrize("args", [("--planes", "data"), ("-c", "k8s-*")])
 def test_the_inside_alone_asks_google_only_for_clusters(serve, inside, args):
     gcp, api = serve(cluster("shop")), inside()
     connect(gcp, "shop", api)
-    found = scan(*args, "-e", "*-image-vulns")
+    found = scan(*args, "-e", "gcp-*-image-vulns", "-e", "*-registry-image-vulns")
     assert (found.code, found.gaps, found.planes()) == (0, [], {"shop": ("not_asked", "complete")})
     assert [r.method for r in gcp.requests] == ["ListClusters"]
 

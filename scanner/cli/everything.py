@@ -87,9 +87,9 @@ def of_cloud(
 ) -> tuple[Settings, Discovery] | None:
     """What is judged of a cloud and of which clusters; None where no selected check is about that."""
     planes = Planes(target.planes)
-    outside = None if planes is Planes.DATA else provider
-    beside = settings.asked_of_azure() if outside == "azure" else frozenset()
-    if settings.about(provider=outside, inside=planes is not Planes.CONTROL):
+    outside = planes is not Planes.DATA
+    beside = settings.asked_of_azure() if outside and provider == "azure" else frozenset()
+    if settings.about(cloud=provider, outside=outside, inside=planes is not Planes.CONTROL):
         chosen = on_planes(settings, planes, provider)
     elif beside:
         chosen = replace(settings, plans=())

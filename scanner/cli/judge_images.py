@@ -229,4 +229,4 @@ def _cloud_of(row: Row, estate: Estate) -> str:
 
 def source_row(name: str) -> Account:
     """What gaps of a source stand under that belongs to no account."""
-    return Account(id=name, provider="images", name=name, control_plane=PlaneState.NOT_ASKED)
+    return Account(id="", provider="images", name=name, control_plane=PlaneState.NOT_ASKED)

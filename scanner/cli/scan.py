@@ -181,7 +181,7 @@ def _judge_cloud(provider: str, start: Start, chosen: Chosen, reporting: Reporti
 
 def on_planes(settings: Settings, planes: Planes, provider: str) -> Settings:
     """The checks of the planes that were asked for; raises ConfigError if none of those is selected."""
-    return settings.only(provider=None if planes is Planes.DATA else provider, inside=planes is not Planes.CONTROL)
+    return settings.only(cloud=provider, outside=planes is not Planes.DATA, inside=planes is not Planes.CONTROL)
 
 
 def judge_tasks(tasks: Sequence[Task], scan: Scan, logging: Logging, concurrency: int = 1) -> None:

@@ -184,15 +184,14 @@ class TableOutput:
 
     def _accounts(self, ending: Ending, gaps: dict[int, list[Gap]]) -> None:
         """How many clouds' accounts were read, and what was not."""
-        if not ending.accounts.expected:
-            return
         out = self._console
         refused = ending.accounts.refused or ending.regions.refused
         read = _read(ending.accounts, "account")
         if ending.regions.expected:
             read += f", {_read(ending.regions, 'region')}"
         found = f"{read} read; {'at least ' if refused else ''}{_n(len(ending.clusters), 'cluster')}"
-        out.print(Text.assemble(("Cloud  ", "bold"), (found, "bold magenta" if refused else "")))
+        if ending.accounts.expected:
+            out.print(Text.assemble(("Cloud  ", "bold"), (found, "bold magenta" if refused else "")))
         owners = {id(owner): owner for owner, _ in ending.gaps if isinstance(owner, Account)}
         on_purpose = {key for key in owners if all(gap.by_policy for gap in gaps[key])}
         lacking = sorted((owner for key, owner in owners.items() if key not in on_purpose), key=lambda o: not o.refused)
@@ -200,7 +199,8 @@ class TableOutput:
             state = ("read in part", "magenta")
             if owner.refused:
                 state = ("CLUSTERS NOT ALL LISTED" if owner.clusters else "NOT READ", "bold magenta")
-            out.print(Text.assemble(("Account ", "bold"), (printable(owner.name, 60), "bold"), "  ", state))
+            kind = "Source " if owner.provider == "images" else "Account "
+            out.print(Text.assemble((kind, "bold"), (printable(owner.name, 60), "bold"), "  ", state))
             self._gaps(gaps[id(owner)], whole=owner.refused and not owner.clusters)
         if len(lacking) > CLUSTERS:
             out.print(Text(f"… and {_n(len(lacking) - CLUSTERS, 'more account')} not read completely"))

@@ -142,7 +142,7 @@ def _coverage(ending: Ending) -> ReportCoverage:
 
 def _gap_row(owner: Cluster | Account | None, gap: Gap) -> GapRow:
     cluster = owner if isinstance(owner, Cluster) else None
-    account = owner.id if isinstance(owner, Account) else cluster.account if cluster else None
+    account = owner.id or None if isinstance(owner, Account) else cluster.account if cluster else None
     return GapRow(
         provider=owner.provider if owner else "files",
         account=account,
