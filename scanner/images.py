@@ -145,6 +145,7 @@ class Images:
     _kinds: dict[str, set[tuple[str, str, str]]] = field(default_factory=lambda: defaultdict(set))
     _shared: Shared = field(default_factory=Shared)
     known: bool = False  # whether any source has scanned any image
+    silent: set[str] = field(default_factory=set)  # sources that know images, and of some of them nothing
 
     def take(self, scans: Scans, cluster: str = "") -> None:
         """`cluster` is the one inside which they were found."""
@@ -152,6 +153,8 @@ class Images:
         for scan in scans.scans:
             scan.cluster = cluster
             self.known = self.known or scan.told
+            if not scan.told:
+                self.silent.add(scan.source)
             scan.vulnerabilities = [self._shared.one(found) for found in scan.vulnerabilities]
             if scan.digest:
                 self._digests[scan.digest].append(scan)

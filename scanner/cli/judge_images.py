@@ -22,6 +22,7 @@ NO_SOURCE = (
     "no source tells of them: give files of Trivy or Grype with --vulnerabilities, install trivy-operator, or have the "
     "cloud scan images"
 )
+INSPECTOR = "inspector"
 Place = tuple[str | None, str | None]  # account and region
 _CLOUDS = ("azure", "aws", "gcp")
 
@@ -164,6 +165,9 @@ class ImageJudging:
         if gaps:
             gap = gaps[0]
             return Gap(what=IMAGES, reason=gap.reason, detail=f"{gap.sentence}{of}")
+        if INSPECTOR in self.images.silent:  # somebody did set it up
+            detail = f"Amazon Inspector is on, and has scanned none of them{of}"
+            return Gap(what=IMAGES, reason=GapReason.NOT_SCANNED, detail=detail)
         return Gap(what=IMAGES, reason=GapReason.NO_SOURCE, detail=f"{NO_SOURCE}{of}")
 
     def _judge_registries(self, plan: Plan, evaluate: Evaluate) -> None:
@@ -191,8 +195,7 @@ class ImageJudging:
         if holder.gaps:
             yield self._unknown(holder.gaps)
         elif groups and not any(group.told for group in groups):
-            detail = f"none of {len(groups)} is scanned: {NO_SOURCE}"
-            yield Gap(what=IMAGES, reason=GapReason.NO_SOURCE, detail=detail)
+            yield self._unknown(refused, f" (none of {len(groups)} is scanned)")
         elif groups and silent:
             yield self._unknown(refused, f" ({', '.join(silent[:5])}{' and others' if silent[5:] else ''})")
         elif not groups and not holder.complete:
