@@ -145,6 +145,51 @@ def test_an_aks_cluster_is_shown_with_both_planes() -> None:
     assert {f["resource"]["name"] for f in demo["findings"] if f["scope"] == "registry"} == {"acmeshop", "acmelab"}
 
 
+def test_images_are_judged_by_what_trivy_found() -> None:
+    demo = report("--status", "all", "-c", "*-image-vulns")
+    running = {
+        (f["resource"]["name"], f["resource"]["container"]): (f["status"], f["reason"])
+        for f in demo["findings"]
+        if f["check"] == "azure-running-image-vulns"
+    }
+    assert running["web", "web"] == ("fail", "vulnerable")  # of the revision before, which still runs
+    assert running["cart", "cart"] == ("pass", "")
+    assert running["cart", "mesh-proxy"] == ("unknown", "not_scanned")
+    assert running["log-collector", "collector"] == ("unknown", "not_scanned")  # scanned for one of two platforms
+    stored = {
+        (f["resource"]["name"].partition("@")[0], f["status"], f["reason"])
+        for f in demo["findings"]
+        if f["check"] == "azure-registry-image-vulns"
+    }
+    assert stored == {
+        ("acmeshop.azurecr.io/shop/web", "fail", "vulnerable"),
+        ("acmeshop.azurecr.io/shop/cart", "pass", ""),
+        ("acmeshop.azurecr.io/platform/log-collector", "pass", ""),
+        ("*", "unknown", "no_source"),  # reports do not tell which other images there are
+    }
+    [counts] = [cluster["images"] for cluster in demo["clusters"] if cluster["name"] == "demo-shop"]
+    assert counts == {"running": 14, "by_digest": 3, "by_tag": 0, "not_scanned": 11, "no_digest": 0}
+
+
+def test_what_no_source_tells_of_is_told_once_and_each_image_that_was_scanned_has_its_source() -> None:
+    demo = report("--status", "all", "-c", "*-image-vulns")
+    unasked = {f["check"] for f in demo["findings"] if f["reason"] == "no_source"}
+    assert unasked == {f"{cloud}-registry-image-vulns" for cloud in ("aws", "azure", "dockerhub", "gcp")}
+    decided = [f for f in demo["findings"] if f["status"] in ("fail", "pass")]
+    assert len(decided) == 5
+    assert all("source[trivy]" in {e["path"] for e in f["evidence"]} for f in decided)
+
+
+def test_reports_of_trivy_are_of_yesterday_whenever_the_demo_runs() -> None:
+    found = answers(report("--status", "all", "-c", "*-image-vulns", "--max-scan-age", "1")["findings"])
+    assert found["azure-running-image-vulns"] == found["azure-registry-image-vulns"] == {"fail", "pass", "unknown"}
+
+
+def test_where_no_check_of_images_is_selected_no_report_is_read() -> None:
+    demo = report("-c", "azure-aks-*")
+    assert {cluster["images"] is None for cluster in demo["clusters"]} == {True}
+
+
 def test_what_a_cloud_refused_is_unknown() -> None:
     unknown = {f["check"] for f in report()["findings"] if f["status"] == "unknown" and f["scope"] == "cluster"}
     assert unknown == {"aws-eks-guardduty", "azure-aks-audit-log-category", "azure-aks-diagnostic-logs"}
@@ -227,7 +272,7 @@ def test_only_clouds_that_a_selected_check_is_about_are_read(option: str, clouds
 
 
 def test_the_sample_names_nobody() -> None:
-    text = "\n".join(path.read_text() for path in SAMPLE.rglob("*.yaml"))
+    text = "\n".join(path.read_text() for path in SAMPLE.rglob("*.*") if path.is_file())
     aws, azure = ((SAMPLE / cloud / "answers.yaml").read_text() for cloud in ("aws", "azure"))
     assert set(re.findall(r"\b\d{12}\b", aws)) == {"111122223333"}
     assert {guid[:8] for guid in re.findall(r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", azure)} == {"5ea1c0de"}

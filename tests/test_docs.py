@@ -1,5 +1,6 @@
 """What the documentation promises, held against the code."""
 
+import ast
 import json
 import re
 import shlex
@@ -23,6 +24,8 @@ from providers.kubernetes.reader import GKE_ONLY
 from providers.kubernetes.trivy_operator import KIND as REPORTS
 from scanner import cli, config
 from scanner.kube import KINDS
+from scanner.model import GapReason
+from scanner.vulnerabilities import SOURCES
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +38,7 @@ CLUSTER_ROLE = next(yaml.safe_load(text) for language, text in BLOCKS if "kind: 
 ROLE = json.loads(re.search(r"```json\n(.*?)```", AZURE, re.DOTALL)[1])
 GOOGLE = (ROOT / "docs/gcp.md").read_text()
 GOOGLES_ROLE = yaml.safe_load(re.search(r"```yaml\n(.*?)```", GOOGLE, re.DOTALL)[1])
+IMAGES = (ROOT / "docs/images.md").read_text()
 DEFAULT = config.settings(checks.load(), config.Config(), config.Selection())
 
 
@@ -57,7 +61,7 @@ def test_each_right_says_what_becomes_unknown_without_it(action):
 
 
 def test_the_checks_that_are_named_exist():
-    named = re.findall(r"`((?:aws|gcp|azure-(?:aks|acr|arc|defender))-[a-z-]+[a-z])`", AWS + AZURE + GOOGLE)
+    named = re.findall(r"`((?:aws|gcp|azure-(?:aks|acr|arc|defender))-[a-z-]+[a-z])`", AWS + AZURE + GOOGLE + IMAGES)
     assert "aws-eks-defender-permissions" in set(named) <= set(checks.load())
 
 
@@ -145,6 +149,81 @@ def test_each_permission_says_what_becomes_unknown_without_it(permission):
 def test_the_services_that_can_be_elsewhere_are_told():
     told = re.search(r"the services are ([^.;]*?)\.\n", GOOGLE, re.DOTALL)[1]
     assert re.findall(r"`(\w+)`", told) == list(SERVICES)
+
+
+def first_column(heading):
+    """What the rows of the tables under a heading are about."""
+    [section] = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", IMAGES, re.DOTALL | re.MULTILINE)
+    cells = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    return [name for cell in cells for name in re.findall(r"`(.+?)`", cell)]
+
+
+def test_the_sources_are_told_in_their_order():
+    assert first_column("Where findings come from") == list(SOURCES)
+
+
+def test_the_checks_of_images_are_told():
+    assert sorted(first_column("What is judged")) == sorted(id for id in checks.load() if id.endswith("-image-vulns"))
+
+
+def test_the_options_of_images_are_told():
+    told = sorted(words.split()[0] for words in first_column("Options"))
+    scan = typer.main.get_command(cli.app).commands["scan"].commands["kubeconfig"]
+    assert told == sorted(option.opts[-1] for option in scan.params if option.rich_help_panel == "Images")
+
+
+def codes(node, tables):
+    """What of an expression looks like a reason code, the values of dictionaries that it names included."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and re.fullmatch("[a-z]+(_[a-z]+)*", str(part.value)):
+            yield part.value
+        elif isinstance(part, ast.Name) and isinstance(tables.get(part.id), ast.Dict):
+            for value in tables[part.id].values:
+                yield from codes(value, {})
+
+
+def unfinished(text):
+    """Every reason code that the text of a module gives for a scan that proves nothing: what it calls `unfinished`, and
+    the first part of each Reason."""
+    tree = ast.parse(text)
+    tables = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+    reasons = re.search(r"\bReason\b", text)
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Tuple(elts=[target, _])], value=ast.Tuple(elts=[value, _])):
+                found = value if "unfinished" in ast.unparse(target) else None
+            case ast.Assign(targets=[target], value=value):
+                found = value if "unfinished" in ast.unparse(target) else None
+            case ast.keyword(arg="unfinished", value=found) | ast.Call(func=ast.Name("_Analysis"), args=[found, *_]):
+                pass
+            case ast.Tuple(elts=[value, _]):
+                found = value if reasons else None
+            case _:
+                found = None
+        yield from codes(found, tables) if found else ()
+
+
+def undecided():
+    """Every reason code that the rule itself gives in place of a pass."""
+    for node in ast.walk(ast.parse((ROOT / "checks/images/rule.py").read_text())):
+        match node:
+            case ast.Call(func=ast.Name("Verdict"), args=[status, value, *_]) if "UNKNOWN" in ast.unparse(status):
+                yield from codes(value, {})
+            case ast.Return(ast.Tuple(elts=[*_, ast.Constant() as value, _])):
+                yield from codes(value, {})
+
+
+def test_no_reason_for_unknown_is_left_out():
+    told = first_column("What is unknown")
+    assert len(told) == len(set(told))
+    texts = {path: path.read_text() for path in (ROOT / "providers").rglob("*.py")}
+    by_module = {path.stem: set(unfinished(text)) for path, text in texts.items()}
+    assert by_module["trivy"] == {"nothing_scanned", "unsupported_os", "end_of_life", "failed", "not_attributed"}
+    assert by_module["xray"] == {"not_scanned", "incomplete", "in_progress", "failed", "unsupported_image"}
+    own = {*undecided(), GapReason.NO_SOURCE.value}
+    assert own > {"unrated", "not_scanned", "no_digest", "not_certain", "only_fixed", "scan_time_unknown", "stale_scan"}
+    given = own.union(*(unfinished(text) for text in texts.values()))
+    assert sorted(given - set(told)) == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)

@@ -1,40 +1,45 @@
-"""The sample estate of the demo: accounts of three clouds as a scan would have read them, refusals included."""
+"""The sample estate of the demo: accounts of three clouds as a scan would have read them, refusals included, and what
+Trivy found in some images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 from providers.aws import reader as aws
 from providers.aws import recording as aws_recording
 from providers.azure import reader as azure
 from providers.azure import recording as azure_recording
-from providers.files import manifests
+from providers.files import manifests, scans
 from providers.gcp import reader as gcp
 from providers.gcp import recording as gcp_recording
 from scanner.azure import AksCluster, ArcCluster
 from scanner.cli import aks, eks, gke
 from scanner.cli.discovery import Asked, Cloud
 from scanner.cli.everything import of_cloud
+from scanner.cli.image_sources import PROVIDER as IMAGES
 from scanner.cli.options import Namespaces, Running
 from scanner.cli.targets import Look
-from scanner.collect import Progress, Reading, Task
+from scanner.collect import Estate, Progress, Reading, Task
 from scanner.config import AksTarget, EksTarget, GkeTarget, Settings
-from scanner.inventory import Counts
-from scanner.model import PlaneState
+from scanner.inventory import Counts, Inventory
+from scanner.model import PlaneState, utc_now
 
 SAMPLE = Path(__file__).parent.parent / "demo"
 CLUSTER = "demo-shop"
 
 
 def demo_tasks(settings: Settings) -> list[Task]:
-    """One for each cloud that a selected check is about. Only of Azure's clusters is the inside asked for."""
+    """One for each cloud that a selected check is about, and one for reports of Trivy where a check is about those.
+    Only of Azure's clusters is the inside asked for."""
     found = (
         _task(_azure, AksTarget(), aks.PROVIDER, AksCluster.kind, azure.PER_CLUSTER, settings),
         _task(_aws, EksTarget(planes="control"), eks.PROVIDER, aws.CLUSTERS, aws.PER_CLUSTER, settings),
         _task(_google, GkeTarget(planes="control"), gke.PROVIDER, gcp.CLUSTERS, (), settings),
     )
-    return [task for task in found if task]
+    reports = [Task("the sample of trivy", _trivy, frozenset(), IMAGES)] if settings.needs_scans else []
+    return [*(task for task in found if task), *reports]
 
 
 def _task(
@@ -91,6 +96,14 @@ def _google(cloud: Cloud) -> Iterator[Reading]:
         yield gke.project_reading(cloud, project)
         for cluster in project.clusters.items:
             yield gke.cluster_reading(cloud, cluster, project.ways[cluster.id], None)
+
+
+def _trivy(progress: Progress) -> Iterator[Reading]:
+    """Its reports, as if they were of yesterday whenever the demo runs: old ones would prove nothing."""
+    for found in scans.read([str(SAMPLE / "images")], progress):
+        for scan in found.scans:
+            scan.scanned_at = utc_now() - timedelta(days=1)
+        yield Reading(Estate("reports of trivy", Inventory(kinds=[]), scans=found))
 
 
 def _look(kinds: frozenset[str]) -> Look:
