@@ -59,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True):
     digest: str
     platform: str
     matches: tuple[Match, ...]
+    elsewhere: tuple[str, ...] = ()  # platforms that it was scanned for, and this is not one of them
 
 
 class ScannedImage(msgspec.Struct, frozen=True, kw_only=True):
@@ -143,6 +144,7 @@ class Images:
     _names: dict[str, list[ImageScan]] = field(default_factory=lambda: defaultdict(list))  # by repository:tag
     _registered: dict[tuple[str, str, str], _Registered] = field(default_factory=dict)
     _kinds: dict[str, set[tuple[str, str, str]]] = field(default_factory=lambda: defaultdict(set))
+    _runs_on: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # platforms by digest
     _shared: Shared = field(default_factory=Shared)
     known: bool = False  # whether any source has scanned any image
     silent: set[str] = field(default_factory=set)  # sources that know images, and of some of them nothing
@@ -188,12 +190,13 @@ class Images:
                 yield Group(root.resource, name, [self._container(image, here, cluster) for image in images])
 
     def unknown(self, roots: Iterable[Root]) -> Iterator[tuple[str, str, str]]:
-        """Registry, repository and digest of what no source knows by its digest: it may be an index."""
+        """Registry, repository and digest of what may be an index: no source knows it as what is of one platform."""
         for root in roots:
             for image in root.images:
                 ref = image_ref.parse(_bare(image.image_id))
                 digest = digest_of(image.image_id)
-                if digest and digest not in self.indexes and not self._digests.get(digest):
+                known = any(scan.platform is None for scan in self._digests.get(digest, ()))
+                if digest and digest not in self.indexes and not known:
                     yield ref.registry, ref.repository, digest
 
     def counts(self, roots: Iterable[Root]) -> ImageCounts:
@@ -202,6 +205,8 @@ class Images:
         for root in roots:
             for image in root.images:
                 self.used.add(registry_kind(image_ref.parse(image.image).registry))
+                if image.platform and (digest := digest_of(image.image_id)) in self._digests:
+                    self._runs_on[digest].add(image.platform)
                 counts.count(self._found(image)[1])
         return counts
 
@@ -260,7 +265,9 @@ class Images:
                     )
                     for entry in mine
                 )
-        return (Manifest(digest, platform, tuple(_matches(self._digests.get(digest, ()), platform))),)
+        scans = self._digests.get(digest, [])
+        elsewhere = {scan.platform for scan in scans if scan.platform and not _match(scan, platform)}
+        return (Manifest(digest, platform, tuple(_matches(scans, platform)), tuple(sorted(elsewhere))),)
 
     def _of_tag(self, name: str, platform: str) -> tuple[Manifest, ...]:
         scans = self._names.get(name, ())
@@ -293,11 +300,14 @@ class Images:
             yield entry.accounts, Group(resource, "", [subject])
 
     def _stored(self, digest: str) -> tuple[Manifest, ...]:
-        """A scan for one platform is taken for one of the image unless the image is known to have several."""
+        """A scan for one platform is taken for one of the image unless the image is known to have several: by its
+        index, or as it runs on others."""
         if digest in self.indexes:
             return self._of_digest(digest, "")
-        matches = (_match(scan, scan.platform or "") for scan in self._digests[digest])
-        return (Manifest(digest, "", tuple(filter(None, matches))),)
+        scans = self._digests[digest]
+        manifests = [self._of_digest(digest, platform)[0] for platform in sorted(self._runs_on.get(digest, ()))]
+        matches = (_match(scan, scan.platform or "") for scan in scans)
+        return (Manifest(digest, "", tuple(filter(None, matches))), *manifests)
 
 
 def digest_of(image_id: str) -> str:

@@ -208,6 +208,8 @@ def test_a_scan_of_an_index_is_of_one_platform():
     for indexes in ({}, MULTI):
         elsewhere = running(f"{REPO}@{INDEX}", platform=ARM)
         assert why(judged([elsewhere], scans, indexes=indexes)) == ("unknown", "not_scanned")
+    alone = judged([running(f"{REPO}@{INDEX}", platform=ARM)], scans)
+    assert alone.message == "it was scanned for linux/amd64, and not for linux/arm64"
 
 
 @pytest.mark.parametrize(("of_scan", "of_node"), [("", AMD), (AMD, ""), ("", "")])
@@ -415,6 +417,18 @@ def test_words_of_sources(word, cvss, level):
 )
 def test_kinds_of_registries(host, kind):
     assert registry_kind(host) == kind
+
+
+@pytest.mark.parametrize(("platform", "status"), [(AMD, "pass"), (ARM, "unknown"), ("", "pass")])
+def test_what_runs_on_another_platform_too_is_not_clean_in_its_registry(platform, status):
+    store = Images(NOW)
+    store.take(Scans(scans=[scan(registry="acme.azurecr.io", tags=("v1",))]))
+    root = Root(Resource("apps", "Deployment", "shop", "web"), [], [running(platform=platform)])
+    store.counts([root])
+    subjects = [group for _, group in store.registered("azure")]
+    chosen = settings("azure-registry-image-vulns")
+    [finding] = evaluate(Inventory(kinds=[IMAGES]), chosen, groups=subjects)
+    assert finding.status == status
 
 
 def test_a_registry_is_judged_by_each_digest_that_a_tag_points_to():

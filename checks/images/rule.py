@@ -147,6 +147,9 @@ def _unproven(image: ScannedImage, manifest: Manifest, rule: Rule) -> tuple[str,
         return given[0][1:]
     if refused:
         return refused.reason.value, f"not known: {refused.sentence}"
+    if manifest.elsewhere:
+        platforms = ", ".join(manifest.elsewhere)
+        return "not_scanned", f"it was scanned for {platforms}, and not for {manifest.platform}"
     if not manifest.digest:
         return "no_digest", "the node has not told which image runs, and none is known by its tag"
     return "not_scanned", "no source knows of a scan of this image"

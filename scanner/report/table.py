@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import io
 import os
 import re
@@ -59,6 +60,7 @@ class _Where(NamedTuple):
 
 
 class _Example(NamedTuple):
+    rank: int  # 0 for the worst, which are shown first
     where: _Where
     place: str
     message: str
@@ -79,10 +81,18 @@ class _Group:
     def add(self, finding: Finding) -> None:
         self.count += 1
         self.to_configure = finding.resource.kind in ("Cluster", "Files", "Account")
-        if len(self.examples) < EXAMPLES:
-            self.examples.append(
-                _Example(_where(finding), _place(finding), printable(finding.message, 400), _source(finding))
+        if finding.severity.rank < self.severity.rank:
+            self.severity = finding.severity
+        if len(self.examples) < EXAMPLES or finding.severity.rank < self.examples[-1].rank:
+            example = _Example(
+                finding.severity.rank,
+                _where(finding),
+                _place(finding),
+                printable(finding.message, 400),
+                _source(finding),
             )
+            bisect.insort(self.examples, example, key=lambda e: e.rank)
+            del self.examples[EXAMPLES:]
 
 
 class TableOutput:
@@ -331,6 +341,9 @@ def _place(finding: Finding) -> str:
         text = f"{r.kind}{inside}"
     elif r.kind in ("Cluster", "Files", "Account"):
         text = "to configure:"
+    elif r.kind == "Image":
+        name, _, digest = r.name.rpartition("@")
+        text = f"{printable(name, 120)}@{digest[:19]}"  # as many as tell it apart
     elif r.cloud_id:
         text = f"{r.kind.rpartition('/')[2]}/{printable(r.name, 80)}"
     else:
