@@ -1344,3 +1344,13 @@ def _add_cluster(target: Region, number: int) -> None:
     target.subscription_filters[group["logGroupName"]] = [subscription_filter(item.name, **place)]
     if number % 10 < 2:
         target.add_repository((bad_repository if number % 10 else repository)(f"team/image-{number:05d}", **place))
+
+
+# The VPC CNI inside a cluster.
+AWS_NODE = {
+    "apiVersion": "apps/v1",
+    "kind": "DaemonSet",
+    "metadata": {"name": "aws-node", "namespace": "kube-system"},
+    "spec": {"template": {"spec": {"containers": [{"name": "aws-node", "image": "amazon-k8s-cni:v1.20.4"}]}}},
+    "status": {"numberReady": 1},
+}

@@ -18,6 +18,7 @@ from apiserver import status as refuse
 from aws_data import (
     ALL_IPV4,
     AUDIT_ROLE,
+    AWS_NODE,
     DEV,
     EXTERNAL_ID,
     HONG_KONG,
@@ -109,7 +110,7 @@ def inside(servers):
     def start(*objects, uid=UID, **options):
         system = {"kind": "Namespace", "metadata": {"name": "kube-system", "uid": uid}}
         team = {"kind": "Namespace", "metadata": {"name": "a"}}
-        return servers(ApiServer([system, team, BAD, *objects], **{"tls": tls(), **options}))
+        return servers(ApiServer([system, team, BAD, AWS_NODE, *objects], **{"tls": tls(), **options}))
 
     return start
 

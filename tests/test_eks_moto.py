@@ -18,7 +18,7 @@ import boto3
 import jsonschema_rs
 import pytest
 from apiserver import ApiServer, tls
-from aws_data import ALL_IPV4, LOG_TYPES, PROD, SEOUL, Account, Eks, Estate, eks, iam_arn, region_of
+from aws_data import ALL_IPV4, AWS_NODE, LOG_TYPES, PROD, SEOUL, Account, Eks, Estate, eks, iam_arn, region_of
 from awsserver import AwsServer, amended
 from cli import kubeposture
 from support import deployment, secured
@@ -159,7 +159,7 @@ def inside(name):
     system = {"kind": "Namespace", "metadata": {"name": "kube-system", "uid": f"uid-of-{name}"}}
     team = {"kind": "Namespace", "metadata": {"name": "team"}}
     app = deployment(secured(privileged=True) if name == BAD else secured(), name="app", namespace="team")
-    return ApiServer([system, team, app], tls=tls())
+    return ApiServer([system, team, app, AWS_NODE], tls=tls())
 
 
 def as_asked(name, api):

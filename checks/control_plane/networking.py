@@ -70,15 +70,17 @@ def eks_network_policy(c: EksCluster) -> Verdict:
         raise _elsewhere(where, "EKS Auto Mode sets network policy up inside the cluster")
     plugin = next((a for a in agents if a.text("name").equals("aws-node")), None)
     if addon:
-        return _by_addon(addon, plugin, message)
+        looked = "agents" in c.related and not c.related["agents"].gaps
+        return _by_addon(addon, plugin, message, absent=looked and plugin is None)
     if plugin is None:
         c.listed("agents")
         raise _elsewhere(f"addons[{_VPC_CNI}]", "the network plugin is none whose engine is known")
     return _by_plugin(plugin, message)
 
 
-def _by_addon(addon: Facts, plugin: Facts | None, message: str) -> Verdict:
-    """`plugin` is what runs of it, where that was seen: its arguments say more than what was asked of the add-on."""
+def _by_addon(addon: Facts, plugin: Facts | None, message: str, *, absent: bool) -> Verdict:
+    """`plugin` is what runs of it, where that was seen: its arguments say more than what was asked of the add-on.
+    `absent` is whether somebody has looked and there is nothing of it."""
     enabled = _enforced(addon)
     if not (enabled.value is True or enabled.equals("true")):
         return expect(False, message, enabled)
@@ -89,6 +91,8 @@ def _by_addon(addon: Facts, plugin: Facts | None, message: str) -> Verdict:
         raise _elsewhere(status.path, f"whether its engine runs is not known: it is {status.value[:60]!r}")
     if plugin:
         _running(plugin)
+    if absent:
+        raise _elsewhere("agents[aws-node]", "the add-on is on, but its DaemonSet is not in the cluster")
     return expect(True, message, enabled)
 
 
