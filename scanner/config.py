@@ -242,8 +242,10 @@ class Settings:
     def kinds(self) -> frozenset[str]:
         """Every plural that the selected checks need inside a cluster, and no other."""
         wanted = {k for plan in self.plans if not plan.check.provider for k in (*plan.subjects, *plan.needs)} - {IMAGES}
+        if any(plan.check.scope is RunningContainer for plan in self.plans):
+            wanted |= {"replicasets", "jobs", "replicationcontrollers"}  # whose owners a finding is of
         if wanted & set(WORKLOADS):
-            wanted |= {"nodes"}  # whether a pod runs on Windows
+            wanted |= {"nodes"}  # on which platform a pod runs
         return frozenset(wanted | {"namespaces"}) if wanted else frozenset()
 
     def cloud_kinds(self) -> frozenset[str]:

@@ -204,7 +204,8 @@ class _Run:
         containers = [c for c in group.subjects if isinstance(c, RunningContainer)]
         if not containers:
             return self._run(plan, group.subjects[0]), 1
-        if not self._in_scope(plan, group.resource.namespace, group.resource.labels):
+        labels = group.labels or (group.resource.labels,)
+        if not any(self._in_scope(plan, group.resource.namespace, each) for each in labels):
             return _EXCLUDED, 1
         kept = [c for c in containers if not excludes(plan, c)]
         if not kept:

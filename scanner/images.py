@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,6 +20,8 @@ from scanner.vulnerabilities import INSIDE, SOURCES, ImageScan, Platform, Scans,
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RUNTIMES = ("docker-pullable://", "docker://")
 
+_CACHED = 1000  # images that are not looked up twice
+_ENTRIES = 1000  # of an index
 _CHUNK = 1 << 14  # bytes of packed roots that are unpacked at once
 BY_DIGEST, BY_TAG, NOT_SCANNED, NO_DIGEST = "by_digest", "by_tag", "not_scanned", "no_digest"
 
@@ -30,15 +32,39 @@ class Packed:
     def __init__(self, roots: Iterable[Root]) -> None:
         packer = zlib.compressobj(1)
         encode = msgspec.json.Encoder().encode
-        lines = (encode(Root(root.resource, [], root.images)) + b"\n" for root in roots if root.images)
+        lines = (encode(_without_shapes(root)) + b"\n" for root in roots if root.images)
         self._data = b"".join([*map(packer.compress, lines), packer.flush()])
 
     def __iter__(self) -> Iterator[Root]:
         unpacker, decode = zlib.decompressobj(), msgspec.json.Decoder(Root).decode
-        rest = b""
+        parts: list[bytes] = []  # of a line
         for start in range(0, len(self._data), _CHUNK):
-            *lines, rest = (rest + unpacker.decompress(self._data[start : start + _CHUNK])).split(b"\n")
-            yield from map(decode, lines)
+            first, *rest = unpacker.decompress(self._data[start : start + _CHUNK]).split(b"\n")
+            parts.append(first)
+            for line in rest:
+                yield decode(b"".join(parts))
+                parts = [line]
+
+
+def _without_shapes(root: Root) -> Root:
+    labels = {shape.workload.labels: dict(shape.workload.labels) for shape in root.shapes}
+    return Root(root.resource, [], root.images, list(labels.values()))
+
+
+def merged(readings: Iterable[Iterable[Root]]) -> list[Root]:
+    """What several looks at one cluster have seen, each root once."""
+    found: dict[tuple[str, ...], Root] = {}
+    for root in (root for roots in readings for root in roots):
+        r = root.resource
+        known = found.setdefault((r.group, r.kind, r.namespace, r.name), root)
+        if known is not root:
+            pods = {msgspec.structs.replace(image, pods=0): image.pods for image in known.images}
+            for image in root.images:
+                key = msgspec.structs.replace(image, pods=0)
+                pods[key] = max(pods.get(key, 0), image.pods)
+            known.images = [msgspec.structs.replace(image, pods=n) for image, n in sorted(pods.items())]
+            known.labels += [labels for labels in root.labels if labels not in known.labels]
+    return list(found.values())
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -111,6 +137,7 @@ class Group:
     resource: Resource
     key: str
     subjects: list[RunningContainer] | list[RegistryImage]
+    labels: tuple[Mapping[str, str], ...] = ()  # of its pods, where they differ from the resource's own
 
     @property
     def told(self) -> bool:
@@ -120,11 +147,11 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class _Registered:
-    """An image in a registry: where, and under which tags."""
+    """An image in a registry: where, by which digest, or tag where nobody tells that, and under which tags."""
 
     host: str
     repository: str
-    digest: str
+    name: str
     tags: set[str] = field(default_factory=set)
     accounts: set[tuple[str | None, str | None]] = field(default_factory=set)
 
@@ -136,178 +163,235 @@ class Images:
     as_of: datetime
     known_exploited: frozenset[str] = frozenset()
     gaps: list[Gap] = field(default_factory=list)
-    refused: dict[str, Gap] = field(default_factory=dict)  # registries that do not tell what indexes hold
+    refused: dict[tuple[str, str], Gap] = field(default_factory=dict)  # registry and repository, "" for all of it
     indexes: dict[str, list[Platform]] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)  # kinds of registries that running images come from
+    known: bool = False  # whether any source has scanned any image
+    silent: set[str] = field(default_factory=set)  # sources that know images, and of some of them nothing
+    used: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # parts of registries, by their kind
     _digests: dict[str, list[ImageScan]] = field(default_factory=lambda: defaultdict(list))
     _configs: dict[str, list[ImageScan]] = field(default_factory=lambda: defaultdict(list))
     _names: dict[str, list[ImageScan]] = field(default_factory=lambda: defaultdict(list))  # by repository:tag
-    _registered: dict[tuple[str, str, str], _Registered] = field(default_factory=dict)
-    _kinds: dict[str, set[tuple[str, str, str]]] = field(default_factory=lambda: defaultdict(set))
+    _registered: dict[str, dict[tuple[str, str, str], _Registered]] = field(default_factory=lambda: defaultdict(dict))
     _runs_on: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # platforms by digest
+    _parents: dict[str, list[tuple[str, str]]] | None = None  # indexes of a digest, and its platform there
+    _cache: dict[tuple[str, str, str], tuple[tuple[Manifest, ...], str]] = field(default_factory=dict)
     _shared: Shared = field(default_factory=Shared)
-    known: bool = False  # whether any source has scanned any image
-    silent: set[str] = field(default_factory=set)  # sources that know images, and of some of them nothing
 
-    def take(self, scans: Scans, cluster: str = "") -> None:
-        """`cluster` is the one inside which they were found."""
-        self.indexes |= scans.indexes
+    def take(self, scans: Scans) -> None:
+        self._cache.clear()
+        for digest, entries in scans.indexes.items():
+            self.add_index(digest, entries)
         for scan in scans.scans:
-            scan.cluster = cluster
+            scan.cluster = scans.cluster
+            scan.vulnerabilities = [self._shared.one(found) for found in scan.vulnerabilities]
             self.known = self.known or scan.told
             if not scan.told:
                 self.silent.add(scan.source)
-            scan.vulnerabilities = [self._shared.one(found) for found in scan.vulnerabilities]
+            self._register(scan)
             if scan.digest:
                 self._digests[scan.digest].append(scan)
-                self._register(scan)
             if scan.config_digest:
                 self._configs[scan.config_digest].append(scan)
             for tag in scan.tags or ():
                 self._names[f"{scan.registry}/{scan.repository}:{tag}"].append(scan)
 
+    def add_index(self, digest: str, entries: list[Platform]) -> None:
+        """One of more entries than anybody builds counts as one whose entries are not known."""
+        self.indexes[digest] = entries if len(entries) <= _ENTRIES else []
+        self._parents = None
+        self._cache.clear()
+
     def _register(self, scan: ImageScan) -> None:
         kind = registry_kind(scan.registry) or ("jfrog" if scan.source == "xray" else "")  # under any name
         if not kind or scan.tags == () or scan.source == INSIDE:
             return  # of no registry that a check is about, or nothing points to it, or it tells of what runs
-        key = (scan.registry, scan.repository, scan.digest)
-        known = self._registered.setdefault(key, _Registered(*key))
-        known.tags.update(scan.tags or ())
-        known.accounts.add((scan.account, scan.region))
-        self._kinds[kind].add(key)
+        for name in [scan.digest] if scan.digest else scan.tags or ():
+            key = (scan.registry, scan.repository, name)
+            known = self._registered[kind].setdefault(key, _Registered(*key))
+            known.tags.update(scan.tags or ())
+            known.accounts.add((scan.account, scan.region))
 
     def tells_of(self, source: str, kind: str) -> bool:
-        """Whether a source may know images of such a registry."""
-        return SOURCES.get(source, "") in ("", kind)
+        """Whether a source may know images of such a registry; "" for one of no cloud."""
+        told = SOURCES.get(source, "")
+        return told in ("", kind) or (source == "xray" and not kind)  # it has names of its own
 
     # -- what runs ----------------------------------------------------------------------------------------------------
 
-    def running(self, roots: Iterable[Root], gaps: Sequence[Gap] = (), cluster: str = "") -> Iterator[Group]:
-        """Every container of a cluster with its images; `gaps` are of the cluster's own sources."""
+    def running(
+        self, roots: Iterable[Root], gaps: Sequence[Gap] = (), looks: Set[str] = frozenset()
+    ) -> Iterator[Group]:
+        """Every container of a cluster with its images. `gaps` are of the cluster's own sources, `looks` those looks
+        inside that are of this cluster."""
         for root in roots:
             here = [gap for gap in gaps if gap.namespace in ("*", root.resource.namespace)]
             for name, images in _by_container(root):
-                yield Group(root.resource, name, [self._container(image, here, cluster) for image in images])
+                subjects = [self._container(image, here, looks) for image in images]
+                yield Group(root.resource, name, subjects, tuple(root.labels))
 
-    def unknown(self, roots: Iterable[Root]) -> Iterator[tuple[str, str, str]]:
-        """Registry, repository and digest of what may be an index: no source knows it as what is of one platform."""
+    def unsure(self, roots: Iterable[Root]) -> Iterator[tuple[str, str, str]]:
+        """Registry, repository and digest of what runs and may be an index: no source knows it for this platform."""
         for root in roots:
             for image in root.images:
-                ref = image_ref.parse(_bare(image.image_id))
-                digest = digest_of(image.image_id)
-                known = any(scan.platform is None for scan in self._digests.get(digest, ()))
-                if digest and digest not in self.indexes and not known:
+                ref, digest = image_ref.parse(_bare(image.image_id)), digest_of(image.image_id)
+                if digest and digest not in self.indexes and not self._is_known(digest, image.platform):
                     yield ref.registry, ref.repository, digest
 
-    def counts(self, roots: Iterable[Root]) -> ImageCounts:
-        """How the images of a cluster were found."""
-        counts = ImageCounts()
+    def unsure_stored(self) -> Iterator[tuple[str, str, str]]:
+        """The same of what registries hold."""
+        for stored in self._registered.values():
+            for host, repository, name in stored:
+                if _digest(name) and name not in self.indexes and not self._is_known(name, ""):
+                    yield host, repository, name
+
+    def _is_known(self, digest: str, platform: str) -> bool:
+        scans = (scan for scan in self._digests.get(digest, ()) if not scan.cluster)
+        return any(scan.platform is None or (platform and _match(scan, platform)) for scan in scans)
+
+    def counts(self, roots: Iterable[Root]) -> tuple[ImageCounts, set[str]]:
+        """How the images of a cluster were found, and the kinds of registries that they are of."""
+        counts, kinds = ImageCounts(), set()
         for root in roots:
             for image in root.images:
-                self.used.add(registry_kind(image_ref.parse(image.image).registry))
+                ref = image_ref.parse(image.image)
+                kinds.add(kind := registry_kind(ref.registry))
+                self.used[kind].add(part_of(kind, ref.registry, ref.repository))
                 if image.platform and (digest := digest_of(image.image_id)) in self._digests:
                     self._runs_on[digest].add(image.platform)
                 counts.count(self._found(image)[1])
-        return counts
+        return counts, kinds
 
-    def _container(self, image: RunningImage, gaps: Sequence[Gap], cluster: str) -> RunningContainer:
+    def _container(self, image: RunningImage, gaps: Sequence[Gap], looks: Set[str]) -> RunningContainer:
         manifests, _ = self._found(image)
+        ref = image_ref.parse(image.image)
         return RunningContainer(
             name=image.container,
             pods=image.pods,
             images=(image.image,),
-            manifests=_believed(manifests, cluster),
-            gaps=(*gaps, *self._gaps_of(image_ref.parse(image.image).registry)),
+            manifests=_believed(manifests, looks),
+            gaps=(*gaps, *self._gaps_of(ref.registry, ref.repository)),
             known_exploited=self.known_exploited,
             as_of=self.as_of,
         )
 
     def _found(self, image: RunningImage) -> tuple[tuple[Manifest, ...], str]:
+        """Thousands of containers run a few images."""
+        key = (image.image, image.image_id, image.platform)
+        if key not in self._cache:
+            if len(self._cache) >= _CACHED:
+                self._cache.clear()
+            self._cache[key] = self._search(image)
+        return self._cache[key]
+
+    def _search(self, image: RunningImage) -> tuple[tuple[Manifest, ...], str]:
         """By the digest that the node tells, else that of its configuration or the one asked for, else by tag."""
         ref = image_ref.parse(image.image)
-        digests = list(dict.fromkeys(d for d in (digest_of(image.image_id), _digest(ref.digest or "")) if d))
-        for digest in digests:
-            manifests = self._of_digest(digest, image.platform)
-            if _told(manifests):
-                return manifests, BY_DIGEST
-        config = _config_digest(image.image_id)
-        if config and (scans := self._configs.get(config)):
-            manifests = (Manifest("", image.platform, tuple(map(Match, scans))),)
-            if _told(manifests):
-                return manifests, BY_DIGEST
+        told, asked, config = digest_of(image.image_id), _digest(ref.digest or ""), _config_digest(image.image_id)
+        if told and _told(found := self._of_digest(told, image.platform)):
+            return found, BY_DIGEST
+        if asked and asked != told and _told(found := self._of_digest(asked, image.platform)):
+            entry = any(entry.digest == told for entry in self.indexes.get(asked, ()))
+            return found if not told or entry else _doubted(found, "the node tells another digest"), BY_DIGEST
+        if config and _told(
+            found := (Manifest(config, image.platform, tuple(map(Match, self._configs.get(config, ())))),)
+        ):
+            return found, BY_DIGEST
+        seen = told or asked or config
         tagged = () if ref.digest else self._of_tag(f"{ref.name}:{ref.tag or 'latest'}", image.platform)
-        seen = digests[0] if digests else config
         if _told(tagged):
             return tuple(msgspec.structs.replace(m, digest=seen) for m in tagged), BY_TAG
-        if digests:
+        if told or asked:
             return self._of_digest(seen, image.platform), NOT_SCANNED
-        known = tuple(map(Match, self._configs.get(config, ())))
-        return (Manifest(config, image.platform, known),), NOT_SCANNED if config else NO_DIGEST
+        return (Manifest(config, image.platform, ()),), NOT_SCANNED if config else NO_DIGEST
 
     def _of_digest(self, digest: str, platform: str) -> tuple[Manifest, ...]:
         """Of one for several platforms, the manifest for this one; all of them where the platform is not known."""
-        if entries := self.indexes.get(digest):
-            mine = [entry for entry in entries if _same(entry.name, platform)] if platform else entries
-            if mine:
-                # Of what the index itself was scanned as, the part that is about this platform.
-                return tuple(
-                    Manifest(
-                        entry.digest,
-                        entry.name,
-                        (
-                            *map(Match, self._digests.get(entry.digest, ())),
-                            *(
-                                match
-                                for match in _matches(self._digests.get(digest, ()), entry.name)
-                                if match.scan.platform is not None
-                            ),
-                        ),
-                    )
-                    for entry in mine
-                )
         scans = self._digests.get(digest, [])
-        elsewhere = {scan.platform for scan in scans if scan.platform and not _match(scan, platform)}
-        return (Manifest(digest, platform, tuple(_matches(scans, platform)), tuple(sorted(elsewhere))),)
+        if digest not in self.indexes:
+            elsewhere = {scan.platform for scan in scans if scan.platform and not _match(scan, platform)}
+            matches = (*_matches(scans, platform), *self._of_indexes(digest))
+            return (Manifest(digest, platform, matches, tuple(sorted(elsewhere))),)
+        entries = self.indexes[digest]
+        mine = [e for e in entries if not e.name or _same(e.name, platform)] if platform else entries
+        if not mine:  # it lacks this platform, or is not understood
+            matches = tuple(match for match in _matches(scans, platform) if match.scan.platform)
+            return _doubted((Manifest(digest, platform, matches),), "its index does not tell of this platform")
+        return tuple(
+            Manifest(e.digest, e.name, (*map(Match, self._digests.get(e.digest, ())), *self._of_index(digest, e)))
+            for e in mine
+        )
+
+    def _of_index(self, digest: str, entry: Platform) -> Iterator[Match]:
+        """What an index was scanned as, of the entry that is for that platform: of which one, if there are several,
+        nobody knows."""
+        for scan in self._digests.get(digest, ()):
+            same = [e for e in self.indexes[digest] if scan.platform and _same(e.name, scan.platform)]
+            if entry in same:
+                yield Match(scan, "" if len(same) == 1 else "the index has several entries for this platform")
+            elif scan.platform == "":
+                yield Match(scan, "the scan does not say for which platform it is")
+
+    def _of_indexes(self, digest: str) -> Iterator[Match]:
+        """What is said of this manifest under the digests of indexes that it is in."""
+        if self._parents is None:
+            self._parents = {}
+            for index, entries in self.indexes.items():
+                for entry in entries:
+                    self._parents.setdefault(entry.digest, []).append((index, entry.name))
+        for index, name in self._parents.get(digest, ()):
+            yield from self._of_index(index, Platform(digest, name))
 
     def _of_tag(self, name: str, platform: str) -> tuple[Manifest, ...]:
-        scans = self._names.get(name, ())
-        matches = tuple(
-            Match(match.scan, "it was found by its tag, which may have moved") for match in _matches(scans, platform)
-        )
-        return (Manifest("", platform, matches),)
+        found = (Manifest("", platform, tuple(_matches(self._names.get(name, ()), platform))),)
+        return _doubted(found, "it was found by its tag, which may have moved")
 
-    def _gaps_of(self, host: str) -> tuple[Gap, ...]:
+    def _gaps_of(self, host: str, repository: str) -> tuple[Gap, ...]:
+        asked = (self.refused.get((host, name)) for name in (repository, ""))
         kind = registry_kind(host)
-        asked = [self.refused[host]] if host in self.refused else []
-        return (*asked, *(gap for gap in self.gaps if self.tells_of(gap.what, kind)))
+        return (*filter(None, asked), *(gap for gap in self.gaps if self.tells_of(gap.what, kind)))
 
     # -- what registries hold -----------------------------------------------------------------------------------------
 
     def registered(self, kind: str) -> Iterator[tuple[set[tuple[str | None, str | None]], Group]]:
         """Every image of a kind of registries, with the accounts and regions that it is in."""
-        for key in sorted(self._kinds.get(kind, ())):
-            entry = self._registered[key]
-            tags = tuple(sorted(entry.tags))
+        stored = self._registered.get(kind, {})
+        tagged = {(e.host, e.repository, tag) for e in stored.values() if _digest(e.name) for tag in e.tags}
+        for key in sorted(stored):
+            if key in tagged:
+                continue  # told by its digest, too
+            entry = stored[key]
             name = f"{entry.host}/{entry.repository}"
             subject = RegistryImage(
-                images=tuple(f"{name}:{tag}" for tag in tags) or (name,),
-                manifests=_believed(self._stored(entry.digest), ""),
-                gaps=self._gaps_of(entry.host),
+                images=tuple(f"{name}:{tag}" for tag in sorted(entry.tags)) or (name,),
+                manifests=_believed(self._stored(entry), frozenset()),
+                gaps=self._gaps_of(entry.host, entry.repository),
                 known_exploited=self.known_exploited,
                 as_of=self.as_of,
             )
-            resource = Resource(group="", kind="Image", namespace="", name=f"{name}@{entry.digest}")
-            yield entry.accounts, Group(resource, "", [subject])
+            full = f"{name}{'@' if _digest(entry.name) else ':'}{entry.name}"
+            yield entry.accounts, Group(Resource(group="", kind="Image", namespace="", name=full), "", [subject])
 
-    def _stored(self, digest: str) -> tuple[Manifest, ...]:
-        """A scan for one platform is taken for one of the image unless the image is known to have several: by its
-        index, or as it runs on others."""
+    def parts(self, kind: str) -> set[str]:
+        """Of which parts of registries some image is told."""
+        return {part_of(kind, host, repository) for host, repository, _ in self._registered.get(kind, ())}
+
+    def _stored(self, entry: _Registered) -> tuple[Manifest, ...]:
+        """For each platform that it is known for: by its index, or as it was scanned for it, or runs on it."""
+        digest = _digest(entry.name)
+        if not digest:
+            scans = self._names.get(f"{entry.host}/{entry.repository}:{entry.name}", ())
+            found = (Manifest("", "", tuple(map(Match, scans))),)
+            return _doubted(found, "no source tells the digest that its registry has")
         if digest in self.indexes:
             return self._of_digest(digest, "")
-        scans = self._digests[digest]
-        manifests = [self._of_digest(digest, platform)[0] for platform in sorted(self._runs_on.get(digest, ()))]
-        matches = (_match(scan, scan.platform or "") for scan in scans)
-        return (Manifest(digest, "", tuple(filter(None, matches))), *manifests)
+        scanned = {scan.platform for scan in self._digests[digest] if scan.platform}
+        platforms = sorted(scanned | self._runs_on.get(digest, set())) or [""]
+        return tuple(found for platform in platforms for found in self._of_digest(digest, platform))
+
+
+def part_of(kind: str, host: str, repository: str) -> str:
+    """What of a registry belongs to one account: a host, of Google's a project on it."""
+    return f"{host}/{repository.partition('/')[0]}" if kind == "gcp" else host
 
 
 def digest_of(image_id: str) -> str:
@@ -349,23 +433,33 @@ def _match(scan: ImageScan, platform: str) -> Match | None:
         return Match(scan, "the scan does not say for which platform it is")
     if not platform:
         return Match(scan, "the platform of the node is not known")
-    return Match(scan) if _same(scan.platform, platform) else None
+    if not _same(scan.platform, platform):
+        return None
+    # All of arm64 is one variant; of others the node does not tell its own.
+    several = scan.platform.count("/") != platform.count("/") and "/arm64" not in scan.platform
+    return Match(scan, "the node does not tell its variant of the platform" if several else "")
 
 
-def _believed(manifests: Iterable[Manifest], cluster: str) -> tuple[Manifest, ...]:
+def _doubted(manifests: Iterable[Manifest], doubt: str) -> tuple[Manifest, ...]:
+    return tuple(
+        msgspec.structs.replace(found, matches=tuple(Match(match.scan, doubt) for match in found.matches))
+        for found in manifests
+    )
+
+
+def _believed(manifests: Iterable[Manifest], looks: Set[str]) -> tuple[Manifest, ...]:
     """Whoever controls another cluster can say there what they like."""
     return tuple(
-        msgspec.structs.replace(found, matches=tuple(_foreign(match, cluster) for match in found.matches))
+        msgspec.structs.replace(found, matches=tuple(_foreign(match, looks) for match in found.matches))
         if any(match.scan.cluster for match in found.matches)
         else found
         for found in manifests
     )
 
 
-def _foreign(match: Match, cluster: str) -> Match:
-    if match.doubt or match.scan.cluster in ("", cluster):
-        return match
-    return Match(match.scan, "that is what another cluster says")
+def _foreign(match: Match, looks: Set[str]) -> Match:
+    own = not match.scan.cluster or match.scan.cluster in looks
+    return match if match.doubt or own else Match(match.scan, "that is what another cluster says")
 
 
 def _same(one: str, other: str) -> bool:

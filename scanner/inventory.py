@@ -46,11 +46,15 @@ class RunningImage(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
 
 
 class Root(msgspec.Struct):
-    """A root controller, or a pod without one, with every distinct shape of its pods and every image that they run."""
+    """A root controller, or a pod without one, with every distinct shape of its pods and every image that they run.
+
+    `labels` are those of its pods, each set once, where it stands without shapes.
+    """
 
     resource: Resource
     shapes: list[Shape] = []
     images: list[RunningImage] = []
+    labels: list[dict[str, str]] = []
 
 
 class Invalid(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from msgspec import UnsetType
 from scanner import wire
 from scanner.inventory import UNREADABLE
 from scanner.kube import BY_NAME, Kind, Source
-from scanner.normalize import texts
+from scanner.normalize import decode, texts
 
 MIRROR = b"kubernetes.io/config.mirror"  # annotation of static pods
 NODE_NAME = re.compile(rb'"nodeName":\s*"([^"\\]*)",?')
@@ -42,9 +42,9 @@ def root_of_pod(meta: wire.PodMeta, namespace: str, source: Source | None, spec:
     owner = _controller(meta.owner_references, namespace, path)
     if owner is None:
         mirror = not isinstance(meta.annotations, UnsetType) and MIRROR in bytes(meta.annotations)
-        node = NODE_NAME.search(spec) if mirror else None
+        node = node_of(spec) if mirror else ""
         if node:
-            return RootKey(path, "", "Pod", namespace, name.removesuffix("-" + node[1].decode("utf-8", "replace")))
+            return RootKey(path, "", "Pod", namespace, name.removesuffix("-" + node))
         return RootKey(path, "", "Pod", namespace, generated(meta.generate_name) or name or UNREADABLE)
     if owner.kind == "Node":
         return RootKey(path, "", "Pod", namespace, name.removesuffix("-" + owner.name))
@@ -54,6 +54,19 @@ def root_of_pod(meta: wire.PodMeta, namespace: str, source: Source | None, spec:
             if owner.name.endswith(suffix) and owner.name != suffix:
                 return RootKey(path, group, kind, namespace, owner.name.removesuffix(suffix))
     return owner
+
+
+class _Scheduled(wire.Wire, frozen=True):
+    node_name: str | None = None
+
+
+def node_of(spec: bytes) -> str:
+    """The node that a pod runs on, "" for none. Only a spec in which something else has that name is decoded for it.
+    Raises NotUnderstood."""
+    if spec.count(b'"nodeName"') > 1:
+        return decode(spec, _Scheduled).node_name or ""
+    node = NODE_NAME.search(spec)
+    return node[1].decode("utf-8", "replace") if node else ""
 
 
 def owner_of(meta: wire.Meta, namespace: str, path: str) -> RootKey | None:

@@ -148,6 +148,7 @@ class Scans(msgspec.Struct, omit_defaults=True):
 
     `asked` names the sources. `indexes` are multi-platform images by digest. Gaps have the source's name as `what`.
     `listed` is whether every image of the registries of the estate's account is among the scans, scanned or not.
+    `cluster` tells the look inside a cluster that found them, in one run.
     """
 
     asked: list[str] = []
@@ -155,6 +156,7 @@ class Scans(msgspec.Struct, omit_defaults=True):
     indexes: dict[str, list[Platform]] = {}
     gaps: list[Gap] = []
     listed: bool = False
+    cluster: str = ""
 
 
 class Shared:

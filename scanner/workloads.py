@@ -28,6 +28,7 @@ from scanner.owners import (
     cron_job_of,
     generated,
     managed_by,
+    node_of,
     owner_of,
     root_of_pod,
 )
@@ -160,8 +161,7 @@ class Fold:
                 self._add_images(root, shape, pod.status, spec)
 
     def _add_images(self, root: _Pending, shape: Shape, status: wire.PodStatus | None, spec: bytes) -> None:
-        node = NODE_NAME.search(spec)
-        platform = self.lookups.platforms.get(node[1].decode("utf-8", "replace"), "") if node else ""
+        platform = self.lookups.platforms.get(node_of(spec), "")
         run = (_images_of(shape.workload), platform, *_image_ids(status))
         if run not in root.running:  # thousands of roots run a few images: their names are kept once
             run = self._runs.setdefault(run, run)
@@ -429,14 +429,15 @@ def _spec_key(data: bytes, meta: wire.PodMeta, lookups: Lookups) -> tuple[object
 
     The token volume is renamed to a byte that JSON cannot hold, so that no two different specs become equal.
     """
+    name = node_of(data)
     volume = _TOKEN_VOLUME.search(data)
     if volume:
         data = data.replace(volume[0], b'"name":"\0"')
-    node = NODE_NAME.search(data)
+    node = NODE_NAME.search(data) if data.count(b'"nodeName"') == 1 else None
     if node:
         data = data[: node.start()] + data[node.end() :]
     labels = tuple((k, v) for k, v in (meta.labels or {}).items() if k not in GENERATED_LABELS)
     notes = b"" if isinstance(meta.annotations, UnsetType) else bytes(meta.annotations)
-    windows = lookups.windows_nodes.get(node[1].decode("utf-8", "replace")) if node else None
+    windows = lookups.windows_nodes.get(name) if name else None
     digest = hashlib.blake2b(data, digest_size=16).digest()
     return digest, windows, repr(labels), notes if normalize.may_matter(notes) else b""

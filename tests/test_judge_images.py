@@ -61,7 +61,8 @@ def judged(check: str, *estates: Estate) -> list[tuple[str, int, list[str]]]:
     judging.judge(
         lambda estate, scope, row, plans, part, images: found.append(
             (scope, len(list(images)), [f"{gap.what}: {gap.reason}" for gap in estate.inventory.gaps])
-        )
+        ),
+        lambda row: row,
     )
     return found
 

@@ -26,6 +26,7 @@ Sources = Annotated[
 
 SHOWN = 20  # vulnerabilities in the evidence of one finding
 _AHEAD = timedelta(days=1)  # by which clocks may differ
+_OLDEST = 36_500  # days, more than any scan's age
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +53,24 @@ class _Found:
     """What counts in one image, by id and package: the record shown, and who knows of it."""
 
     active: dict[tuple[str, str], Vulnerability] = field(default_factory=dict)
+    told_by: dict[tuple[str, str], str] = field(default_factory=dict)  # the source of each
     below: set[tuple[str, str]] = field(default_factory=set)
     unrated: set[tuple[str, str]] = field(default_factory=set)
     scans: list[ImageScan] = field(default_factory=list)
     sure: bool = False  # whether what counts was found in a scan of this very image
     doubts: set[str] = field(default_factory=set)
 
-    def add(self, vulnerabilities: Iterable[Vulnerability], rule: Rule) -> bool:
-        """Whether any of them counts."""
+    def add(self, scan: ImageScan, rule: Rule) -> bool:
+        """Whether any of its vulnerabilities counts. Of several records of one the first source's stands, and of its
+        own the gravest."""
         counting = False
-        for one in vulnerabilities:
+        for one in scan.vulnerabilities:
             key, counts = (one.id, one.package), rule.counts(one)
             if counts:
                 counting = True
-                self.active.setdefault(key, one)
+                known = self.active.get(key)
+                if known is None or (self.told_by[key] == scan.source and _graver(one) < _graver(known)):
+                    self.active[key], self.told_by[key] = one, scan.source
             elif counts is None:
                 self.unrated.add(key)
             else:
@@ -96,11 +101,11 @@ def judged(image: ScannedImage, rule: Rule, severity: Severity) -> Verdict:
 def _found(image: ScannedImage, rule: Rule) -> _Found:
     found = _Found()
     for manifest in image.manifests:
-        for match in _current(manifest.matches, rule):
+        for match in _current(manifest.matches, rule, image.as_of):
             scan = match.scan
             if scan.told:
                 found.scans.append(scan)
-            if found.add(scan.vulnerabilities, rule):
+            if found.add(scan, rule):
                 found.sure = found.sure or match.sure
                 found.doubts.update([match.doubt] if match.doubt else [])
     found.unrated -= found.active.keys()
@@ -108,14 +113,14 @@ def _found(image: ScannedImage, rule: Rule) -> _Found:
     return found
 
 
-def _current(matches: Iterable[Match], rule: Rule) -> list[Match]:
+def _current(matches: Iterable[Match], rule: Rule, as_of: datetime) -> list[Match]:
     """By precedence. Of one source and platform the newest finished scan takes the place of older ones."""
     order = {name: i for i, name in enumerate(dict.fromkeys((*rule.sources, *SOURCES)))}
     newest: dict[tuple[object, ...], Match] = {}
     kept = []
     for match in matches:
         scan = match.scan
-        if scan.unfinished or not scan.scanned_at:
+        if scan.unfinished or not scan.scanned_at or _is_ahead(scan, as_of):
             kept.append(match)
             continue
         key = (scan.source, scan.platform, scan.only_fixed, match.sure)
@@ -125,6 +130,10 @@ def _current(matches: Iterable[Match], rule: Rule) -> list[Match]:
         elif _time(known.scan) == _time(scan):
             kept.append(match)
     return sorted([*newest.values(), *kept], key=lambda match: order.get(match.scan.source, len(order)))
+
+
+def _is_ahead(scan: ImageScan, as_of: datetime) -> bool:
+    return _time(scan) > as_of + _AHEAD
 
 
 def _time(scan: ImageScan) -> datetime:
@@ -138,7 +147,7 @@ def _time(scan: ImageScan) -> datetime:
 
 def _unproven(image: ScannedImage, manifest: Manifest, rule: Rule) -> tuple[str, str] | None:
     """Why the scans do not prove that there is nothing: the reason that is closest to being a proof."""
-    reasons = [_shortcoming(match, image.as_of, rule) for match in manifest.matches]
+    reasons = [_shortcoming(match, image.as_of, rule) for match in _current(manifest.matches, rule, image.as_of)]
     if not all(reasons):
         return None
     given = sorted(filter(None, reasons))
@@ -167,10 +176,9 @@ def _shortcoming(match: Match, as_of: datetime, rule: Rule) -> tuple[int, str, s
         return 1, "only_fixed", f"{by} left out vulnerabilities that have no fix"
     if scan.scanned_at is None:
         return 3, "scan_time_unknown", f"{by} does not tell when it was"
-    age = as_of - _time(scan)
-    if age < -_AHEAD:
+    if _is_ahead(scan, as_of):
         return 3, "scan_time_unknown", f"{by} is dated in the future: {_day(scan)}"
-    if age > timedelta(days=rule.max_scan_age):
+    if as_of - _time(scan) > timedelta(days=min(rule.max_scan_age, _OLDEST)):
         return 2, "stale_scan", f"{by} is of {_day(scan)}, more than {rule.max_scan_age} days old"
     return None
 
@@ -195,6 +203,10 @@ def _fail(image: ScannedImage, found: _Found, about: tuple[Evidence, ...]) -> Ve
     shown = (_evidence(one, one.id in image.known_exploited) for one in ranked[:SHOWN])
     worst = min(ranked, key=lambda one: one.level.severity.rank).level.severity
     return Verdict(Status.FAIL, "vulnerable", message, (Evidence("found", counts), *about, *shown), worst)
+
+
+def _graver(one: Vulnerability) -> tuple[object, ...]:
+    return one.level.rank, not one.fixed, one.installed, one.fixed, one.cvss or 0.0
 
 
 def _order(one: Vulnerability, exploited: frozenset[str]) -> tuple[object, ...]:

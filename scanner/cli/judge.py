@@ -91,12 +91,12 @@ class Scan:
         ways = [task.provider for task in tasks if task.provider not in ("files", "images")]
         self.mixed = len(ways) > 1 and set(ways) != {"kubernetes"}
         opened = outputs.opened(self.specs, color=not self.reporting.no_color)
-        with _collector_off(), opened as self.outputs, interrupts() as stop:
+        with _collector_off(), opened as self.outputs, interrupts() as self.stop:
             try:
                 # The progress ends before a report is printed: it would wipe out lines of it.
                 with (
                     progress(quiet) as show,
-                    contextlib.closing(collect.run(tasks, concurrency, show, self.pending, stop)) as readings,
+                    contextlib.closing(collect.run(tasks, concurrency, show, self.pending, self.stop)) as readings,
                 ):
                     for reading in readings:
                         self._judge(reading)
@@ -108,7 +108,10 @@ class Scan:
             return self._finish()
 
     def _give_up(self) -> None:
-        self.index_of = None  # nothing more is asked
+        if self.index_of:
+            self.index_of = None  # nothing more is asked
+            gap = Gap(what="registries", reason=GapReason.TIMEOUT, detail="interrupted", time=utc_now())
+            self.gaps.append((source_row(gap.what), gap))
         if self.judging:  # what it has not shown yet is lost
             gap = Gap(what="findings", reason=GapReason.TIMEOUT, detail="interrupted while judging", time=utc_now())
             self.gaps.append((self.judging, gap))
@@ -194,8 +197,9 @@ class Scan:
             self._evaluate(reading, row.cluster.id, row, plans, "late")
         self.late.clear()
         if self.index_of:
-            self.gaps += [(source_row(gap.what), gap) for gap in self.images.resolve(self.index_of)]
-        self.images.judge(self._evaluate_images)
+            for gap in self.images.resolve(self.index_of, self.stop.is_set):
+                self.gaps.append((source_row(gap.what), gap))
+        self.images.judge(self._evaluate_images, self.clusters.row_of)
 
     def _evaluate_images(
         self,
@@ -206,7 +210,7 @@ class Scan:
         part: str,
         images: Iterable[Group],
     ) -> None:
-        self._evaluate(Reading(estate), scope_id, self.clusters.row_of(row) if row else None, plans, part, images)
+        self._evaluate(Reading(estate), scope_id, row, plans, part, images)
 
     def _evaluate(
         self,
@@ -357,6 +361,11 @@ class Scan:
         if elsewhere and None in self.plans_of:
             names = ", ".join(sorted(elsewhere)[:5]) + (f" and {len(elsewhere) - 5} more" if elsewhere[5:] else "")
             yield f"not looked inside clusters connected by Azure Arc ({names}): scan them with `scan kubeconfig`"
+        for cloud in sorted({cloud for _, cloud in self.images.unfit}):
+            unfit = sorted(name for name, of in self.images.unfit if of == cloud)
+            check = f"{'k8s' if cloud == 'kubernetes' else cloud}-running-image-vulns"
+            some = ", ".join(unfit[:5]) + (f" and {len(unfit) - 5} more" if unfit[5:] else "")
+            yield f"images of {some} are not judged: {check} is not selected"
         if self.tally.unasked:
             yield f"vulnerabilities in images are unknown where {NO_SOURCE}"
         if self.clusters.rows and any("Secret" in plan.values.get("kinds", ()) for plan in self.settings.plans):

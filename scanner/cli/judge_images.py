@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -13,10 +13,10 @@ from scanner.check import IMAGES
 from scanner.clusters import Row
 from scanner.collect import Estate
 from scanner.config import Plan
-from scanner.images import Group, Images, Packed, RegistryImage, RunningContainer
-from scanner.inventory import Inventory
+from scanner.images import Group, Images, Packed, RegistryImage, RunningContainer, merged
+from scanner.inventory import Inventory, Root
 from scanner.model import Account, Gap, GapReason, PlaneState
-from scanner.vulnerabilities import Platform
+from scanner.vulnerabilities import SOURCES, Platform
 
 NO_SOURCE = (
     "no source tells of them: give files of Trivy or Grype with --vulnerabilities, install trivy-operator, or have the "
@@ -25,6 +25,8 @@ NO_SOURCE = (
 INSPECTOR = "inspector"
 Place = tuple[str | None, str | None]  # account and region
 _CLOUDS = ("azure", "aws", "gcp")
+# After one of these nothing more is asked of a registry; others are about one repository.
+_OF_ALL = (GapReason.UNREACHABLE, GapReason.TIMEOUT, GapReason.THROTTLED, GapReason.SERVER_ERROR)
 
 
 # Registry, repository and digest of an image -> its platforms, why they are not known, or None if it has but one.
@@ -74,6 +76,11 @@ class ImageJudging:
     images: Images
     insides: list[_Inside] = field(default_factory=list)
     holders: dict[Place, _Holder] = field(default_factory=dict)
+    unfit: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # clusters that no selected check is about, and their cloud
+    _looks: int = 0
+    _kinds: dict[int, set[str]] = field(default_factory=dict)  # of registries, by row
 
     @classmethod
     def of(cls, plans: Iterable[Plan], as_of: datetime, known_exploited: frozenset[str]) -> ImageJudging:
@@ -88,9 +95,12 @@ class ImageJudging:
         """What sources say; the estate no longer needs it then."""
         if not self.plans:
             return
-        self.images.take(estate.scans, _look(estate))
-        if not estate.cluster:  # a cluster's own sources tell of no other
+        if estate.cluster:
+            self._looks += 1
+            estate.scans.cluster = f"look {self._looks}"
+        else:  # a cluster's own sources tell of no other
             self.images.gaps += estate.scans.gaps
+        self.images.take(estate.scans)
         if estate.account and not estate.account.closed:
             self._hold(estate, estate.account)
         estate.scans.scans = []
@@ -128,42 +138,62 @@ class ImageJudging:
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
-    def resolve(self, index_of: IndexOf) -> Iterator[Gap]:
-        """Ask registries for the platforms of what runs and no source knows."""
-        for registry, repository, digest in sorted(
-            {name for i in self.insides for name in self.images.unknown(i.running)}
-        ):
-            found = None if registry in self.images.refused else index_of(registry, repository, digest)
+    def resolve(self, index_of: IndexOf, stopped: Callable[[], bool]) -> Iterator[Gap]:
+        """Ask registries for the platforms of what no source knows as what is of one platform. Raises KeyboardInterrupt
+        between two questions once it is `stopped`."""
+        running = {name for inside in self.insides for name in self.images.unsure(inside.running)}
+        for registry, repository, digest in sorted(running | set(self.images.unsure_stored())):
+            if stopped():
+                raise KeyboardInterrupt
+            refused = self.images.refused
+            if (registry, "") in refused or (registry, repository) in refused:
+                continue
+            found = index_of(registry, repository, digest)
             if isinstance(found, Gap):
-                self.images.refused[registry] = found
+                refused[registry, "" if found.reason in _OF_ALL else repository] = found
                 yield found
             elif found:
-                self.images.indexes[digest] = found
+                self.images.add_index(digest, found)
 
-    def judge(self, evaluate: Evaluate) -> None:
+    def judge(self, evaluate: Evaluate, row_of: Callable[[Row], Row]) -> None:
+        """`row_of` tells which cluster an inside has turned out to be of: several may be of one."""
+        by_row: dict[int, list[_Inside]] = defaultdict(list)
+        rows = {}
         for inside in self.insides:
-            self._judge_inside(inside, evaluate)
+            row = row_of(inside.row)
+            rows[id(row)] = row
+            by_row[id(row)].append(inside)
         self.insides.clear()
+        insides = [(rows[key], *_together(several)) for key, several in by_row.items()]
+        for row, _, running, _ in insides:  # first, as any of them may show that an image is for several platforms
+            row.cluster.images, kinds = self.images.counts(running)
+            self._kinds[id(row)] = kinds
+        for row, inside, running, looks in insides:
+            self._judge_inside(row, inside, running, looks, evaluate)
         for plan in self.plans:
             if plan.check.scope is RegistryImage:
                 self._judge_registries(plan, evaluate)
 
-    def _judge_inside(self, inside: _Inside, evaluate: Evaluate) -> None:
-        estate, row = inside.estate, inside.row
-        counts = self.images.counts(inside.running)
-        if row.cluster.images is None or row.cluster.images.running < counts.running:
-            row.cluster.images = counts
-        plans = self.of_running(_cloud_of(row, estate))
-        groups: Iterable[Group] = self.images.running(inside.running, estate.scans.gaps, _look(estate))
-        if counts.running and not self.images.known:  # told once, not for each image
-            estate.inventory.gaps.append(self._unknown([*estate.scans.gaps, *self.images.gaps]))
+    def _judge_inside(
+        self, row: Row, inside: _Inside, running: Iterable[Root], looks: Set[str], evaluate: Evaluate
+    ) -> None:
+        estate, own = inside.estate, inside.estate.scans.gaps
+        cloud = _cloud_of(row, estate)
+        plans = self.of_running(cloud)
+        if not plans:
+            self.unfit.append((row.cluster.name, cloud))
+        groups: Iterable[Group] = self.images.running(running, own, looks)
+        if row.cluster.images and row.cluster.images.running and not self.images.known:  # told once for all
+            kinds = self._kinds[id(row)]
+            refused = [gap for gap in self.images.gaps if any(self.images.tells_of(gap.what, kind) for kind in kinds)]
+            estate.inventory.gaps.append(self._unknown([*own, *refused]))
             groups = ()
         evaluate(estate, inside.scope, row, plans, "running", groups)
 
     def _unknown(self, gaps: list[Gap], of: str = "") -> Gap:
         """The gap that stands for every image: a source that was refused, or that there is none."""
         if gaps:
-            gap = gaps[0]
+            gap = min(gaps, key=lambda gap: (gap.what, gap.reason, gap.sentence))  # in whatever order they came
             return Gap(what=IMAGES, reason=gap.reason, detail=f"{gap.sentence}{of}")
         if INSPECTOR in self.images.silent:  # somebody did set it up
             detail = f"Amazon Inspector is on, and has scanned none of them{of}"
@@ -174,8 +204,7 @@ class ImageJudging:
         kind = plan.check.of
         stored: dict[Place, list[Group]] = defaultdict(list)
         for places, group in self.images.registered(kind):
-            held = sorted((place for place in places if place in self.holders), key=str)
-            stored[held[0] if held else (None, None)].append(group)
+            stored[self._place_of(places)].append(group)
         holders = {place: holder for place, holder in self.holders.items() if holder.account.provider == kind}
         for place, groups in stored.items():
             if place not in holders or any(group.told for group in groups):
@@ -184,9 +213,14 @@ class ImageJudging:
             gaps = list(self._lacking(holder, stored.get(place, [])))
             if gaps or place not in stored:
                 evaluate(_estate(holder, kind, gaps), holder.scope, None, (plan,), "images", [])
-        if not stored and not holders and kind in self.images.used:
-            gap = self._unknown([gap for gap in self.images.gaps if self.images.tells_of(gap.what, kind)])
-            evaluate(_estate(None, kind, [gap]), f"registry:{kind}", None, (plan,), "images", [])
+        beside = list(self._beside(kind, holders.values()))
+        if beside:
+            evaluate(_estate(None, kind, beside), f"registry:{kind}", None, (plan,), "images", [])
+
+    def _place_of(self, places: Iterable[Place]) -> Place:
+        """The account of an image that was read, if any was; an account may stand for all of its regions."""
+        held = [place for a, region in places for place in ((a, region), (a, None)) if place in self.holders]
+        return min(held, key=str, default=(None, None))
 
     def _lacking(self, holder: _Holder, groups: list[Group]) -> Iterator[Gap]:
         """Why there may be images in an account of which nothing is said, told once for all of them."""
@@ -198,19 +232,47 @@ class ImageJudging:
             yield self._unknown(refused, f" (none of {len(groups)} is scanned)")
         elif groups and silent:
             yield self._unknown(refused, f" ({', '.join(silent[:5])}{' and others' if silent[5:] else ''})")
-        elif not groups and not holder.complete:
+        elif not holder.complete and (refused or not groups):
             yield self._unknown(refused)
+
+    def _beside(self, kind: str, holders: Iterable[_Holder]) -> Iterator[Gap]:
+        """What is said once of registries that no account was read of: they are used and nobody tells of them, or who
+        could was refused."""
+        own = [gap for gap in self.images.gaps if SOURCES.get(gap.what) == kind]
+        refused = [gap for gap in self.images.gaps if self.images.tells_of(gap.what, kind)]
+        used = self.images.used.get(kind, set()) - self.images.parts(kind)
+        used = {part for part in used if not any(_holds(holder, part) for holder in holders)}
+        if used:
+            some = ", ".join(sorted(used)[:5]) + (" and others" if used and len(used) > 5 else "")
+            yield self._unknown(refused, f" ({some})")
+        elif own and kind not in _CLOUDS:
+            yield self._unknown(own)
+
+
+def _together(insides: list[_Inside]) -> tuple[_Inside, Iterable[Root], Set[str]]:
+    """Of several looks at one cluster the fullest, with what all of them have seen; and which looks those are."""
+    looks = frozenset(inside.estate.scans.cluster for inside in insides)
+    fullest = min(insides, key=lambda inside: len(inside.estate.inventory.gaps))
+    if len(insides) == 1:
+        return fullest, fullest.running, looks
+    return fullest, merged(inside.running for inside in insides), looks
+
+
+def _holds(holder: _Holder, part: str) -> bool:
+    """Whether a part of a registry belongs to an account that was read: its rows tell of it."""
+    account, host = holder.account, part.partition("/")[0]
+    if account.provider == "aws":
+        return host.startswith(f"{account.id}.") and (not account.region or f".{account.region}." in host)
+    if account.provider == "gcp":
+        return part.endswith(f"/{account.id}")
+    name = host.partition(".")[0]
+    return any(name == registry or name.startswith(f"{registry}-") for registry in holder.registries)
 
 
 def _lies_in(group: Group, registry: str) -> bool:
     """Whether it is an image of this registry of Azure, whose host may have a hash beside the name."""
     host = group.resource.name.partition(".")[0]
     return host == registry or host.startswith(f"{registry}-")
-
-
-def _look(estate: Estate) -> str:
-    """The look into a cluster that an estate is of, "" for what is none."""
-    return f"{estate.cluster.id_source}:{estate.name}" if estate.cluster else ""
 
 
 def _estate(holder: _Holder | None, kind: str, gaps: Iterable[Gap] = ()) -> Estate:
