@@ -54,6 +54,7 @@ def scan_kubeconfig(config, *args):
 
 
 def evaluate(*bundles):
+    """Of bundles, with further options among them."""
     return Scan(kubeposture("evaluate", *bundles, "--status", "all", "-o", "json"))
 
 

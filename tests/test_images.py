@@ -219,6 +219,70 @@ def test_a_platform_that_nobody_tells_proves_no_pass(of_scan, of_node):
     assert why(judged([image], [scan(found(), platform=of_scan)])) == ("fail", "vulnerable")
 
 
+def test_a_scan_of_an_index_is_of_none_of_several_entries():
+    """Two builds of Windows, or variants of arm, have one name."""
+    indexes = {INDEX: [Platform(A, "linux/arm/v6"), Platform(B, "linux/arm/v7")]}
+    image = running(f"{REPO}@{INDEX}", platform="linux/arm")
+    assert why(judged([image], [scan(digest=INDEX, platform="linux/arm")], indexes=indexes)) == (
+        "unknown",
+        "not_certain",
+    )
+    assert why(judged([image], [scan(found(), digest=INDEX, platform="linux/arm")], indexes=indexes))[0] == "fail"
+
+
+@pytest.mark.parametrize(("platform", "status"), [("linux/arm/v6", "unknown"), ("linux/arm64/v8", "pass")])
+def test_a_variant_that_the_node_does_not_tell_is_a_doubt(platform, status):
+    image = running(platform=platform.rpartition("/")[0])
+    assert judged([image], [scan(platform=platform)]).status == status
+
+
+def test_an_entry_without_a_platform_may_be_what_runs():
+    indexes = {INDEX: [Platform(A, AMD), Platform(B, "")]}
+    image = running(f"{REPO}@{INDEX}")
+    scans = [scan(platform=None), scan(found(), digest=B, platform=None)]
+    assert why(judged([image], scans, indexes=indexes)) == ("fail", "vulnerable")
+    assert why(judged([image], scans[:1], indexes=indexes)) == ("unknown", "not_scanned")
+
+
+@pytest.mark.parametrize("entries", [[], [Platform(B, ARM)], [Platform(B, ARM)] * 2000])
+def test_an_index_that_lacks_the_platform_proves_nothing(entries):
+    image = running(f"{REPO}@{INDEX}")
+    for platform in (None, AMD):
+        finding = judged([image], [scan(digest=INDEX, platform=platform)], indexes={INDEX: entries})
+        assert finding.status == "unknown"
+
+
+def test_what_is_said_of_an_index_is_said_of_the_entry_that_a_node_tells():
+    scans = [scan(found(), digest=INDEX, platform=AMD)]
+    assert why(judged([running()], scans, indexes=MULTI)) == ("fail", "vulnerable")
+    assert why(judged([running(f"{REPO}@{B}", platform=ARM)], scans, indexes=MULTI)) == ("unknown", "not_scanned")
+
+
+def test_a_digest_that_was_asked_for_proves_nothing_where_the_node_tells_another():
+    image = running(f"{REPO}@{B}", image=f"{REPO}@{A}")
+    assert why(judged([image], [scan()])) == ("unknown", "not_certain")
+    assert why(judged([image], [scan(found())])) == ("fail", "vulnerable")
+    pinned = running(f"{REPO}@{A}", image=f"{REPO}@{INDEX}")
+    assert why(judged([pinned], [scan(digest=INDEX)], indexes=MULTI)) == ("pass", "")
+
+
+def asked_of_registries(images, scans, **said):
+    store = Images(NOW)
+    store.take(Scans(scans=scans, **said))
+    return list(store.unsure([Root(Resource("apps", "Deployment", "shop", "web"), [], images)]))
+
+
+def test_registries_are_asked_of_what_no_source_knows_for_the_platform():
+    index = running(f"{REPO}@{INDEX}", platform=ARM)
+    asked = [("registry.example.com", "shop/web", INDEX)]
+    assert asked_of_registries([index], []) == asked
+    assert asked_of_registries([index], [scan(digest=INDEX, platform=AMD)]) == asked
+    assert asked_of_registries([index], [scan(digest=INDEX, platform=ARM)]) == []
+    assert asked_of_registries([index], [scan(digest=INDEX, platform=None)]) == []
+    assert asked_of_registries([index], [], indexes=MULTI) == []
+    assert asked_of_registries([index], [scan(digest=INDEX, platform=ARM)], cluster="look 1") == asked
+
+
 # -- what proves that there is nothing -------------------------------------------------------------------------------
 
 
@@ -237,6 +301,16 @@ def test_a_platform_that_nobody_tells_proves_no_pass(of_scan, of_node):
 def test_a_scan_that_proves_nothing(scan_, reason):
     assert why(judged([running()], [scan_])) == ("unknown", reason)
     assert why(judged([running()], [scan_, scan(source="grype")])) == ("pass", "")
+
+
+def test_a_scan_of_the_future_takes_the_place_of_none():
+    later = scan(scanned_at=NOW + timedelta(days=400))
+    assert why(judged([running()], [scan(found()), later])) == ("fail", "vulnerable")
+    assert why(judged([running()], [scan(), later])) == ("pass", "")
+
+
+def test_the_age_of_a_proof_has_no_end():
+    assert why(judged([running()], [scan()], params={"max_scan_age": 10**12})) == ("pass", "")
 
 
 def test_the_age_of_a_proof_can_be_set():
@@ -336,6 +410,14 @@ def test_a_vulnerability_that_two_sources_know_is_one():
     assert preferred.message.startswith("1 vulnerability (1 critical), 1 with a fix")
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_versions_of_a_package_the_graver_record_counts(turned):
+    both = [found(level=Level.LOW, installed="1"), found(level=Level.CRITICAL, installed="2")]
+    both = both[::-1] if turned else both
+    assert judged([running()], [scan(*both)]).severity == "critical"
+    assert judged([running()], [scan(both[0]), scan(both[1])]).severity == "critical"
+
+
 def test_twenty_are_shown_the_worst_first_and_all_are_counted():
     many = [found(f"CVE-2026-{n}", Level.LOW if n < 900 else Level.CRITICAL) for n in range(1000)]
     finding = judged([running()], [scan(*many)])
@@ -429,6 +511,33 @@ def test_what_runs_on_another_platform_too_is_not_clean_in_its_registry(platform
     chosen = settings("azure-registry-image-vulns")
     [finding] = evaluate(Inventory(kinds=[IMAGES]), chosen, groups=subjects)
     assert finding.status == status
+
+
+def stored(*scans, check="azure-registry-image-vulns"):
+    """Status and reason by the name of what is in registries."""
+    store = Images(NOW)
+    store.take(Scans(scans=list(scans)))
+    chosen = settings(check)
+    groups = [group for _, group in store.registered("azure")]
+    findings = evaluate(Inventory(kinds=[IMAGES]), chosen, groups=groups)
+    return {f.resource.name.removeprefix("acme.azurecr.io/shop/web"): why(f) for f in findings}
+
+
+def at_acme(*vulnerabilities, **more):
+    return scan(*vulnerabilities, **{"registry": "acme.azurecr.io", "tags": ("v1",), **more})
+
+
+@pytest.mark.parametrize("other", [{"unfinished": "failed"}, {"scanned_at": NOW - timedelta(days=900)}])
+def test_a_registrys_image_is_clean_for_every_platform_that_was_looked_at(other):
+    assert stored(at_acme()) == {f"@{A}": ("pass", "")}
+    assert stored(at_acme(), at_acme(platform=ARM, **other))[f"@{A}"][0] == "unknown"
+    assert stored(at_acme(), at_acme(found(), platform=ARM))[f"@{A}"][0] == "fail"
+
+
+def test_what_is_known_by_its_tag_alone_is_no_proof():
+    assert stored(at_acme(digest="")) == {":v1": ("unknown", "not_certain")}
+    assert stored(at_acme(found(), digest="")) == {":v1": ("fail", "vulnerable")}
+    assert stored(at_acme(found(), digest=""), at_acme()) == {f"@{A}": ("pass", "")}
 
 
 def test_a_registry_is_judged_by_each_digest_that_a_tag_points_to():

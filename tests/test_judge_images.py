@@ -131,5 +131,28 @@ def test_images_of_accounts_that_nobody_reads_stand_for_themselves():
     assert judged(CHECK, defender(scan(source="defender", account="999"))) == [(IMAGES, 1, [])]
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_source_that_was_refused_in_part_leaves_the_rest_unknown(turned):
+    gap = Gap(what="defender", reason=GapReason.THROTTLED)
+    estates = [azure("acme"), defender(seen_by_defender(), gaps=(gap,))]
+    found = judged(AZURE, *(estates[::-1] if turned else estates))
+    assert found == [(ALL_OF_AZURE, 1, []), (OWN, 0, ["images: throttled"])]
+
+
+def test_an_account_stands_for_its_regions():
+    told = seen_by_defender()
+    told.region = "westeurope"
+    assert judged(AZURE, azure("acme"), defender(told)) == [(ALL_OF_AZURE, 1, [])]
+
+
+def test_xray_that_was_refused_leaves_its_registries_unknown():
+    gap = Gap(what="xray", reason=GapReason.UNREACHABLE)
+    source = Estate("jfrog", Inventory(kinds=[]), scans=Scans(asked=["xray"], gaps=[gap]))
+    assert judged("jfrog-registry-image-vulns", source) == [("registry:jfrog", 0, ["images: unreachable"])]
+    other = Estate("files", Inventory(kinds=[]), scans=Scans(scans=[scan(host="acme.jfrog.io", source="trivy")]))
+    found = judged("jfrog-registry-image-vulns", source, other)
+    assert found == [("registry:jfrog", 1, []), ("registry:jfrog", 0, ["images: unreachable"])]
+
+
 def test_nothing_is_said_of_clouds_that_nobody_uses():
     assert judged(CHECK, azure("acme")) == []

@@ -1,8 +1,13 @@
 """From what runs and what sources say to the report: clusters, files, an operator inside, a registry, bundles."""
 
+import contextlib
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import scan_data
@@ -15,6 +20,7 @@ from support import merged, pod
 from scanner.check import Check
 from scanner.cli.catalogue import catalogue
 
+ROOT = Path(__file__).parent.parent
 TODAY = datetime.now(UTC).replace(microsecond=0)
 YESTERDAY = (TODAY - timedelta(days=1)).isoformat()
 HOSTS = {
@@ -150,19 +156,21 @@ def test_each_nodes_platform_is_judged(api, tmp_path):
 
 
 def test_an_index_that_a_registry_refuses_to_show_is_a_gap(api, tmp_path):
-    trivy(tmp_path / "reports", "other", "docker.io/x/y", scan_data.digest("other"))
-    with Server(lambda request: Reply(403)) as registry:
+    trivy(tmp_path / "reports", "other", "quay.io/x/y", scan_data.digest("other"))
+    with Server(lambda request: Reply(403 if "/web/" in request.path else 404)) as registry:
         name = f"{registry.host}/shop/web"
         for number in (1, 2):
             digest = scan_data.digest(f"index {number}")
             api.add(runs(f"web-{number}", f"{name}:{number}", f"{name}@{digest}"))
+        api.add(runs("other", f"{registry.host}/shop/other", f"{registry.host}/shop/other@{scan_data.digest('o')}"))
         given = ("--vulnerabilities", tmp_path / "reports")
         auth = docker_config(tmp_path, registry.host)
         found = scan(api, tmp_path, *given, "--registry-auth", auth)
-        assert len(registry.requests) == 1  # who refuses one is not asked again
-    assert found.code == 3
+        assert sorted(path.split("/")[3] for path in registry.paths()) == ["other", "web"]  # once for each
+    assert found.code == 4  # nothing could be decided
     assert [gap["what"] for gap in found.gaps] == [registry.host]
-    assert told(found) == dict.fromkeys(("web-1", "web-2"), ("unknown", "forbidden"))
+    refused = dict.fromkeys(("web-1", "web-2"), ("unknown", "forbidden"))
+    assert told(found) == {**refused, "other": ("unknown", "not_scanned")}
     assert "secret-of-the-registry" not in found.text + found.error
 
 
@@ -306,6 +314,132 @@ def test_a_bundle_holds_what_runs_and_what_sources_said(api, tmp_path):
         kubeposture("evaluate", alone, "--vulnerabilities", tmp_path / "reports", "--status", "all", "-o", "json")
     )
     assert {id: f["status"] for id, f in later.findings.items() if f["category"] == "vulnerability"} == same
+
+
+def clusters_with_a_report_in_the_first(stack, tmp_path, image, digest):
+    """Kubeconfigs of two clusters whose contexts have one name."""
+    paths = []
+    for number in (1, 2):
+        server = stack.enter_context(ApiServer())
+        system = {"kind": "Namespace", "metadata": {"name": "kube-system", "uid": f"uid-{number}"}}
+        server.add(system, {"kind": "Namespace", "metadata": {"name": "a"}}, node("n1", AMD64))
+        server.add(runs(f"web-{number}", f"{image}:1", f"{image}@{digest}"))
+        if number == 1:
+            server.add(reported("r1", f"{image}:1", digest))
+        paths.append(server.kubeconfig(tmp_path / f"config-{number}"))
+    return paths
+
+
+def test_an_operator_is_not_believed_of_a_cluster_of_the_same_name(tmp_path, monkeypatch):
+    digest = scan_data.digest("x")
+    with contextlib.ExitStack() as stack:
+        paths = clusters_with_a_report_in_the_first(stack, tmp_path, "docker.io/x/web", digest)
+        monkeypatch.chdir(tmp_path)
+        targets = [{"kubeconfig": {"kubeconfig": str(path)}} for path in paths]
+        (tmp_path / "kubeposture.yaml").write_text(json.dumps({"targets": targets}))
+        found = Scan(kubeposture("scan", "all", "-c", RUNNING, "--status", "all", "-o", "json"))
+    assert told(found) == {"web-1": ("pass", ""), "web-2": ("unknown", "not_certain")}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_two_looks_at_one_cluster_are_one(api, tmp_path, turned):
+    """One sees what an operator found, the other is refused that."""
+    digest = scan_data.digest("x")
+    api.add({"kind": "Namespace", "metadata": {"name": "kube-system", "uid": "one"}})
+    api.add(runs("web", "docker.io/x/web:1", f"docker.io/x/web@{digest}"))
+    given = ("kubeconfig", "--kubeconfig", api.kubeconfig(tmp_path / "config"), "-c", RUNNING)
+    refused = [collect(tmp_path / "refused", *given)]
+    api.add(reported("r1", "docker.io/x/web:1", digest))
+    bundles = [collect(tmp_path / "full", *given), *refused]
+    found = evaluate(*(bundles[::-1] if turned else bundles), "-c", RUNNING)
+    assert told(found) == {"web": ("pass", "")}
+    assert found.report["summary"]["by_status"]["pass"] == 1
+    assert found.row()["images"]["running"] == 1
+
+
+def test_a_finding_is_of_the_root_whatever_is_selected(api, tmp_path):
+    """Argo's and others' ReplicaSets have no hash in their name: who owns them has to be asked."""
+    owner = {"apiVersion": "example.com/v1", "kind": "Canary", "name": "shop", "controller": True}
+    replicas = {"kind": "ReplicaSet", "metadata": {"name": "shop-x", "namespace": "a", "ownerReferences": [owner]}}
+    api.add({"apiVersion": "apps/v1", **replicas, "spec": {"template": {"spec": {"containers": [{"name": "a"}]}}}})
+    own = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-x", "controller": True}
+    api.add(merged(runs("shop-x-1", "redis", ""), {"metadata": {"ownerReferences": [own]}}))
+    trivy(tmp_path / "reports", "one", "docker.io/library/redis", scan_data.digest("x"), "CVE-2026-1")
+    assert told(scan(api, tmp_path, "--vulnerabilities", tmp_path / "reports", "-c", RUNNING)).keys() == {"shop"}
+
+
+def test_pods_are_selected_by_their_own_labels(api, tmp_path):
+    digest = scan_data.digest("x")
+    own = {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "controller": True}
+    meta = {"metadata": {"ownerReferences": [own], "labels": {"app": "web"}}}
+    api.add(merged(runs("web-0", "redis", f"docker.io/library/redis@{digest}"), meta))
+    template = {"spec": {"containers": [{"name": "a", "image": "redis"}]}}
+    api.add({"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "web", "namespace": "a"},
+             "spec": {"template": template}})  # fmt: skip
+    trivy(tmp_path / "reports", "one", "docker.io/library/redis", digest, "CVE-2026-1")
+    given = ("--vulnerabilities", tmp_path / "reports", "--param")
+    wanted = f"{RUNNING}.label_selector={{matchLabels: {{app: web}}}}"
+    assert told(scan(api, tmp_path, *given, wanted)) == {"web": ("fail", "vulnerable")}
+    assert told(scan(api, tmp_path, *given, wanted.replace("web}", "other}"))) == {
+        "web": ("not_applicable", "excluded")
+    }
+
+
+def test_a_node_is_not_what_something_else_calls_so(api, tmp_path):
+    digest = scan_data.digest("x")
+    api.add(node("n2", ARM64))
+    api.add(
+        merged(
+            runs("web", "redis", f"docker.io/library/redis@{digest}"), {"spec": {"nodeSelector": {"nodeName": "n1"}}}
+        )
+    )
+    pods = api.find("pods", "a")
+    pods[0]["spec"] = {"nodeSelector": {"nodeName": "n1"}, **pods[0]["spec"], "nodeName": "n2"}
+    trivy(tmp_path / "reports", "one", "docker.io/library/redis", digest)
+    found = scan(api, tmp_path, "--vulnerabilities", tmp_path / "reports")
+    assert told(found) == {"web": ("unknown", "not_scanned")}
+
+
+def test_who_selects_the_check_of_another_cloud_is_told(api, tmp_path):
+    api.add(runs("web", "redis", ""))
+    config = api.kubeconfig(tmp_path / "config", context="mine")
+    command = ("scan", "kubeconfig", "--kubeconfig", config, "-c", "azure-running-image-vulns", "-c", "k8s-run-as-root")
+    found = Scan(kubeposture(*command, "-o", "json"))
+    assert f"images of mine are not judged: {RUNNING} is not selected" in found.report["scan"]["warnings"]
+
+
+SLOW_REGISTRY = """
+import sys, threading, time
+from scanner import cli
+from scanner.cli import image_sources
+genuine = image_sources.index_of
+def slow(sources, running):
+    def index(registry, repository, digest):
+        print("asked", file=sys.stderr, flush=True)
+        time.sleep(0.3)
+    return index
+image_sources.index_of = slow
+cli.run()
+"""
+
+
+def test_an_interrupt_ends_the_questions_to_registries(api, tmp_path):
+    name = "docker.io/library/redis"
+    for number in range(200):
+        api.add(runs(f"web-{number}", name, f"{name}@{scan_data.digest(str(number))}"))
+    config, auth = api.kubeconfig(tmp_path / "config"), docker_config(tmp_path, "docker.io")
+    command = ("scan", "kubeconfig", "--kubeconfig", config, "-c", RUNNING, "--registry-auth", auth, "-o", "json", "-q")
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_REGISTRY, *map(str, command)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True,
+    ) as child:  # fmt: skip
+        assert child.stderr.readline() == "asked\n"
+        child.send_signal(signal.SIGINT)
+        output, error = child.communicate(timeout=20)
+    report = json.loads(output)
+    assert child.returncode == 130
+    assert error.count("asked") < 5
+    assert [(gap["what"], gap["detail"]) for gap in report["gaps"]] == [("registries", "interrupted")]
 
 
 def test_scan_all_takes_files_too(api, tmp_path, monkeypatch):
