@@ -244,7 +244,8 @@ def _sources(scans: Iterable[ImageScan]) -> Iterator[tuple[str, str]]:
             newest[scan.source] = scan
     for name, scan in newest.items():
         platform = f" for {scan.platform}" if scan.platform else ""
-        yield name, f"scanned {_day(scan)}{platform}" if scan.scanned_at else f"scanned{platform}, time not told"
+        when = f"scanned {_day(scan)}{platform}" if scan.scanned_at else f"scanned{platform}, time not told"
+        yield name, when + (f": {scan.detail}" if scan.detail else "")
 
 
 def _day(scan: ImageScan) -> str:
