@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 
-from scanner.model import Gap, Severity
+from scanner.model import Gap, Severity, utc_now
 
 # By precedence: of a vulnerability that several know, the first one's record is shown. Beside each the registries
 # whose images it tells of, "" for any.
@@ -81,15 +81,16 @@ def level_of(word: str | None, cvss: float | None = None) -> Level:
 
 
 _EARLIEST = 2000  # a year: Go writes a time that was never set as one of the year 1
+_AHEAD = timedelta(days=1)  # by which clocks may differ
 
 
 def time_of(text: str | None) -> datetime | None:
-    """An RFC 3339 time, None for anything else: of a scan whose time nobody tells nothing is proven."""
+    """An RFC 3339 time that has passed, None for anything else: of a scan whose time nobody tells nothing is proven."""
     try:
         time = msgspec.convert(text, datetime)
     except msgspec.ValidationError:
         return None
-    return time if time.tzinfo and time.year >= _EARLIEST else None
+    return time if time.tzinfo and time.year >= _EARLIEST and time <= utc_now() + _AHEAD else None
 
 
 class Vulnerability(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -149,6 +149,7 @@ def test_each_image_says_what_it_is_and_what_was_found(serve):
 def test_only_what_the_list_does_not_settle_is_asked_about(serve):
     counted = {"imageScanFindingsSummary": {"findingSeverityCounts": {"HIGH": 1}}}
     without = {"imageScanFindingsSummary": {"findingSeverityCounts": ABSENT}}
+    null = {"imageScanFindingsSummary": {"findingSeverityCounts": {"HIGH": None}}}
     timeless = {"imageScanFindingsSummary": {"imageScanCompletedAt": ABSENT}}
     failed = {"imageScanStatus": {"status": "FAILED"}}
     active = {"imageScanStatus": {"status": "ACTIVE"}}
@@ -156,10 +157,10 @@ def test_only_what_the_list_does_not_settle_is_asked_about(serve):
         {
             "team/a": [image("clean"), image("failed", **failed), image("counted", **counted)],
             "team/b": [image("without", **without), image("timeless", **timeless), image("active", **active)],
-            "team/c": [unscanned("silent")],
+            "team/c": [unscanned("silent"), image("null", **null)],
         }
     )
-    wanted = ("counted", "without", "timeless", "active", "silent")
+    wanted = ("counted", "without", "timeless", "active", "silent", "null")
     region.image_scans = {digest(name): basic_scan(basic_finding()) for name in (*wanted, "clean", "failed")}
     scans = by_tag(read())
     found = [one["imageId"]["imageDigest"] for one in asked(aws, "ecr:DescribeImageScanFindings")]
@@ -226,6 +227,16 @@ def test_findings_that_are_counted_and_not_shown_are_no_proof(serve):
     region.image_scans[digest("a")] = basic_scan(imageScanFindings={"findingSeverityCounts": {"HIGH": 2}})
     scans = read()
     assert (scans.scans[0].unfinished, scans.gaps[0].reason) == ("incomplete", "bad_data")
+
+
+def test_a_finding_that_is_not_understood_takes_no_other_with_it(serve):
+    _, region = serve({"shop/web": [unscanned("a")]}, page_size=2)
+    odd = {name: value for name, value in basic_finding().items() if name != "name"}
+    region.image_scans[digest("a")] = basic_scan(odd, *(basic_finding(f"CVE-{number}") for number in range(5)))
+    scans = read()
+    (scan,) = scans.scans
+    assert [one.id for one in scan.vulnerabilities] == [f"CVE-{number}" for number in range(5)]
+    assert (scan.unfinished, [gap.reason for gap in scans.gaps]) == ("incomplete", ["bad_data"])
 
 
 def test_all_pages_of_findings_are_read(serve):
@@ -358,7 +369,20 @@ def test_an_attestation_that_has_a_tag_or_findings_is_an_image(serve):
 
 @pytest.mark.parametrize(
     "manifest",
-    ["", "{", "[]", "null", '{"manifests": null}', '{"manifests": [1]}', "[" * 100_000, '{"manifests": {"a": 1}}', 7],
+    [
+        '{"manifests": [{"digest": "sha512:00", "platform": {"os": "linux", "architecture": "arm64"}}]}',
+        *(
+            "",
+            "{",
+            "[]",
+            "null",
+            '{"manifests": null}',
+            '{"manifests": [1]}',
+            "[" * 100_000,
+            '{"manifests": {"a": 1}}',
+            7,
+        ),
+    ],
 )
 def test_an_index_that_is_not_understood_is_an_image_of_which_nothing_is_known(serve, manifest):
     _, region = serve({"team/a": [index("odd"), index("even"), image("x", imageTags=ABSENT)]})

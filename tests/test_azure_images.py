@@ -273,6 +273,13 @@ def test_a_recommendation_that_names_no_cve_is_not_lost(read, cves):
     assert [(v.id, v.level) for v in scan.vulnerabilities] == [("Update openssl", Level.HIGH)]
 
 
+@pytest.mark.parametrize("odd", [7, {"Severity": "Critical"}, {"CveId": 7, "Severity": "Critical"}, {"CveId": " "}])
+def test_a_cve_that_is_not_understood_leaves_its_image_unfinished(read, odd):
+    cves = json.dumps([{"CveId": "CVE-2026-1", "Severity": "Low"}, odd])
+    scan = only(read(package_assessment("CVE-2026-1", additionalData={"CvesDetails": cves})))
+    assert ([v.id for v in scan.vulnerabilities], scan.unfinished) == (["CVE-2026-1"], "incomplete")
+
+
 def test_a_newer_score_counts(read):
     scores = {"3.0": {"base": 9.1}, "4.0": {"base": 9.9}, "2.0": {"base": 1.0}, "5.0": None}
     row = sub_assessment(severity="", additionalData={"cvssV30Score": None, "vulnerabilityDetails": {"cvss": scores}})
@@ -453,7 +460,7 @@ def test_vulnerabilities_of_an_unknown_image_are_a_gap(read, row):
     [gap] = scans.gaps
     assert (gap.what, gap.reason) == ("defender", "bad_data")
     assert "without saying in which image" in gap.detail
-    assert [verdict(scan) for scan in scans.scans] == [("", SCANNED, 1)]
+    assert [verdict(scan) for scan in scans.scans] == [("incomplete", SCANNED, 1)]
 
 
 def test_what_a_registry_as_a_whole_is_called_is_about_no_image(read):

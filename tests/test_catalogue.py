@@ -547,7 +547,7 @@ FOR_PROVIDERS = {
         *("safe_yaml", "cloud", "azure", "aws", "gcp", "plain", "image_ref", "vulnerabilities"),
         *("__project__", "__version__"),
     )
-} | {"providers.bounded", "providers.proxies"}
+} | {"providers.bounded", "providers.proxies", "providers.trivy"}
 
 
 def modules(package: str) -> list[Path]:

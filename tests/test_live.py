@@ -765,3 +765,11 @@ def test_second_look_keeps_the_counts_right_where_the_first_was_exempted(serve, 
     assert summary["exempted"] == 1
     assert summary["by_status"]["fail"] == 1
     assert min(summary["by_status"].values()) == 0
+
+
+def test_a_list_that_comes_again_and_again_is_no_list(serve, scan):
+    server = serve()
+    page = {"kind": "PodList", "metadata": {"continue": "same"}, "items": []}
+    server.inject(PODS, body(json.dumps(page).encode()))
+    report = scan(server).report
+    assert "the list of pods comes again and again" in {gap["detail"] for gap in report["gaps"]}

@@ -169,6 +169,21 @@ def test_credentials_of_a_docker_configuration(tmp_path):
     assert "dckr" not in repr(found)
 
 
+def test_of_several_names_of_a_registry_the_first_that_is_usable_counts(tmp_path):
+    def auth(text):
+        return {"auth": base64.b64encode(text).decode()}
+
+    auths = {
+        "https://ghcr.io/v2/": {},
+        "ghcr.io": auth(b"me:p"),
+        "https://ghcr.io": {},
+        "https://index.docker.io/v1/": auth(b"me:password"),
+        "https://index.docker.io/v1/access-token": auth(b"me:token of another service"),
+    }
+    found = logins(config(tmp_path, {"auths": auths}))
+    assert found == {"ghcr.io": Login("me", "p"), "docker.io": Login("me", "password")}
+
+
 def test_helpers_are_told_of_and_not_run(tmp_path, caplog):
     assert logins(config(tmp_path, {"auths": {"ghcr.io": {}}, "credsStore": "/bin/false"})) == {}
     assert "helpers are not run" in caplog.text

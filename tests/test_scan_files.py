@@ -190,6 +190,19 @@ def test_a_system_that_was_not_scanned_proves_nothing():
     assert (scan.unfinished, "void" in scan.detail) == ("unsupported_os", True)
 
 
+@pytest.mark.parametrize("family", ["fedora", "centos-stream", "bottlerocket", "coreos", "Fedora"])
+def test_packages_of_a_system_that_are_listed_are_not_compared(family):
+    """Trivy lists them whatever the system is, beside what it found in programs."""
+    results = [result(Packages=LISTED), result(vulnerability(Severity="LOW"), kind="lang-pkgs", Packages=LISTED)]
+    scan = scan_of(trivy(Metadata=metadata(OS={"Family": family, "Name": "42"}), Results=results))
+    assert (scan.unfinished, len(scan.vulnerabilities)) == ("unsupported_os", 1)
+
+
+def test_a_system_that_findings_are_told_of_was_compared():
+    results = [result(vulnerability(), Packages=LISTED)]
+    assert scan_of(trivy(Metadata=metadata(OS={"Family": "alt", "Name": "p10"}), Results=results)).unfinished == ""
+
+
 @pytest.mark.parametrize("system", [None, {"Family": "none", "Name": ""}])
 def test_an_image_without_a_system_is_proven_by_its_programs(system):
     assert scan_of(trivy(Metadata=metadata(OS=system), Results=[result(kind="lang-pkgs")])).unfinished == ""
@@ -286,7 +299,7 @@ def test_a_report_of_grype():
         ("docker.io", "shop/web", MANIFEST, ("1.0",), "linux/amd64"),
     ]
     assert {s.source for s in found} == {"grype"}
-    assert found[0].scanned_at == datetime(2026, 5, 4, 3, 2, 1, 123457, tzinfo=UTC)
+    assert found[0].scanned_at == datetime(2026, 5, 3, 4, 15, tzinfo=UTC)  # of its database, which is older
     assert (found[0].unfinished, found[0].config_digest, found[0].only_fixed) == ("", CONFIG, False)
     assert found[0].vulnerabilities == [
         Vulnerability("CVE-2026-0201", Level.HIGH, "golang.org/x/net", "v0.30.0", "0.38.0", 7.5),
@@ -385,6 +398,24 @@ def test_grype_may_have_been_told_to_tell_no_time(told):
     assert {(s.scanned_at, s.unfinished) for s in scans_of(grype(matches=[], descriptor=told))} == {(None, "")}
 
 
+OLD, SCANNED = datetime(2025, 1, 2, tzinfo=UTC), datetime(2026, 5, 4, 3, 2, 1, 123457, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("db", "time"),
+    [
+        ({"status": {"built": "2025-01-02T00:00:00Z"}}, OLD),
+        ({"built": "2025-01-02T00:00:00Z", "schemaVersion": 5}, OLD),
+        ({"status": {"built": "2026-05-04T04:00:00Z"}}, SCANNED),
+        ({"built": "0001-01-01T00:00:00Z"}, SCANNED),
+        (None, SCANNED),
+    ],
+)
+def test_a_scan_is_no_newer_than_what_it_compares_with(db, time):
+    told = scans_of(grype(matches=[], descriptor={**descriptor(), "db": db}))
+    assert {scan.scanned_at for scan in told} == {time}
+
+
 @pytest.mark.parametrize("kind", ["directory", "file", "sbom-file", None])
 def test_what_grype_did_not_find_in_an_image_is_an_error(kind):
     gap = gap_of(grype(source={"type": kind, "target": "."}))
@@ -404,10 +435,13 @@ def test_a_source_of_another_shape_is_an_error():
 def test_a_broken_vulnerability_does_not_take_the_others_with_it():
     broken = [{}, vulnerability(""), vulnerability(CVSS=3), vulnerability(CVSS={"nvd": {"V3Score": 99}}), None, "x"]
     scan = scan_of(trivy(Results=[result(vulnerability("CVE-1"), *broken, vulnerability("CVE-2"))]))
-    assert (ids(scan), scan.unfinished) == (["CVE-1", "CVE-2"], "incomplete")
+    assert (ids(scan), scan.unfinished) == (["CVE-1", "CVE-2026-1000", "CVE-2"], "incomplete")
+    assert scan.vulnerabilities[1].level is Level.UNKNOWN  # nothing but its id is believed
     assert scan.detail.startswith("6 entries of the report could not be understood: ")
-    scan = scans_of(grype(matches=[match("CVE-1"), {"vulnerability": {"id": "x"}}, match("CVE-2")]))[0]
-    assert (ids(scan), scan.unfinished) == (["CVE-1", "CVE-2"], "incomplete")
+    scan = scans_of(grype(matches=[match("CVE-1"), {"vulnerability": {"id": "x"}}, {"artifact": {}}, match("CVE-2")]))[
+        0
+    ]
+    assert (ids(scan), scan.unfinished) == (["CVE-1", "x", "CVE-2"], "incomplete")
 
 
 @pytest.mark.parametrize("results", [5, [5], [result(Vulnerabilities={})], [result(), {"Class": []}]])
@@ -513,6 +547,13 @@ def test_a_document_that_is_cut_off_does_not_take_those_before_it():
     [scan], [gap] = read_report(trivy(), b'{"SchemaVersion": 2')
     assert scan.digest == INDEX
     assert "document 2 is not valid JSON, or was cut off" in gap.detail
+
+
+def test_of_a_file_full_of_other_documents_some_are_told(folder):
+    other = [{"level": "info"}] * 5000
+    found, gaps = read_report(*other[:2500], trivy(Results=[result()]), *other)
+    assert (len(found), len(gaps)) == (1, files.PROBLEMS + 1)
+    assert gaps[-1].detail == "report.json: holds 7,480 more that cannot be understood"
 
 
 def test_a_broken_file_does_not_take_the_others_with_it(folder):

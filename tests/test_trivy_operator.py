@@ -164,13 +164,18 @@ def test_texts_and_scores_are_bounded(tmp_path):
         (report(found(), summary={"highCount": 1, "lowCount": 1}), "incomplete", 1),
         (report(found(), summary=None), "incomplete", 1),
         (report(vulnerabilities=None), "incomplete", 0),
-        (report(found(), found(severity=5)), "incomplete", 1),
+        (report(found(), found("CVE-2024-2", severity=5)), "incomplete", 2),
         (report(found(), {**found(), "vulnerabilityID": ""}), "incomplete", 1),
         (report(found(), "CVE-2024-1"), "incomplete", 1),
         (report(os={"family": "debian", "name": "8", "eosl": True}), "end_of_life", 0),
         (report(found(), os={"family": "debian", "name": "8", "eosl": True}), "end_of_life", 1),
         (report(found(), os={"family": "debian", "name": "8", "eosl": False}), "", 1),
         (report(found(), os=None, summary={"highCount": 1, "criticalCount": -1, "noneCount": 7}), "", 1),
+        (report(os={"family": "fedora", "name": "42"}), "unsupported_os", 0),
+        (report(found(), os={"family": "centos-stream", "name": "9"}), "unsupported_os", 1),
+        (report(os={"family": "Wolfi"}), "", 0),
+        (report(os={"family": "none"}), "nothing_scanned", 0),
+        (report(os=None), "nothing_scanned", 0),
     ],
 )
 def test_what_is_not_whole_proves_no_pass(tmp_path, given, why, left):
@@ -199,6 +204,23 @@ def test_a_report_that_is_not_understood_is_a_gap_and_the_others_count(tmp_path,
     [gap] = given.gaps
     assert (gap.what, gap.reason, gap.permission) == ("trivy-operator", "bad_data", "")
     assert gap.detail.startswith("1 reports are not understood; the first, a/o\\x1bdd: ")
+
+
+def test_reports_that_vanish_while_they_are_read_are_a_gap(tmp_path):
+    items = [report(digest="sha256:" + f"{n:064x}", name=f"r-{n:04}") for n in range(60)]
+    with ApiServer(items) as server:
+        server.inject(r"continue=", status(404))
+        given = read(server, tmp_path)
+    assert (given.asked, len(given.scans)) == (["trivy-operator"], 50)
+    assert [(gap.what, gap.reason) for gap in given.gaps] == [("trivy-operator", "not_found")]
+
+
+def test_a_namespace_without_reports_does_not_hide_those_of_others(tmp_path):
+    with ApiServer([report(found())]) as server:
+        server.inject(r"/namespaces/b/vulnerabilityreports", status(404))
+        given = read(server, tmp_path, namespaces=("a", "b"))
+    assert [len(scan.vulnerabilities) for scan in given.scans] == [1]
+    assert [(gap.reason, gap.namespace) for gap in given.gaps] == [("not_found", "b")]
 
 
 # --- where it is, and where it may be read ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import defaultdict
 from datetime import UTC, datetime
 
@@ -403,6 +404,15 @@ def test_an_issue_that_is_not_understood_leaves_the_image_unfinished(jfrog, odd)
     assert (scan.unfinished, len(scan.vulnerabilities)) == ("incomplete", 1)
 
 
+def test_an_issue_of_endless_pairs_is_not_understood(jfrog):
+    endless = issue(cves=[{"cve": f"CVE-{n}"} for n in range(20_000)], components=[{}] * 20_000)
+    jfrog.add("app/1.0", issue(), endless)
+    started = time.monotonic()
+    [scan] = read(jfrog).scans
+    assert (scan.unfinished, len(scan.vulnerabilities)) == ("incomplete", 1)
+    assert time.monotonic() - started < 10
+
+
 def test_an_answer_without_issues_proves_nothing(jfrog):
     jfrog.add("app/1.0")
     jfrog.issues["docker-local/app/1.0/manifest.json"] = None
@@ -566,6 +576,15 @@ def test_addresses_that_cannot_be_used(url):
 def test_tokens_that_cannot_be_used(token):
     with pytest.raises(UsageError):
         xray.check("https://acme.jfrog.io", token)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:pass/word@acme.jfrog.io", "https://me:password@acme.jfrog.io", "http://me:pass?word@acme.io"]
+)
+def test_an_address_with_a_password_is_refused_without_showing_it(url):
+    with pytest.raises(UsageError) as error:
+        xray.check(url, TOKEN)
+    assert "word" not in str(error.value)
 
 
 def test_an_address_is_read_as_it_is_meant():

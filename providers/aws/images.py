@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -269,6 +269,7 @@ class _Images:
 
     def _findings(self, repository: str, scan: ImageScan) -> None:
         counted, detail = False, OS_ONLY
+        unclear: AwsError | None = None
         scanned_at: datetime | None = None
         try:
             for answer in self.account.answers(
@@ -280,10 +281,10 @@ class _Images:
                 found = _part(answer, "imageScanFindings")
                 if not any(isinstance(found.get(what), list) for what in ("findings", "enhancedFindings")):
                     raise _bad("the answer to DescribeImageScanFindings holds no findings")
-                scan.vulnerabilities += self._basic(found) if "findings" in found else []
-                if "enhancedFindings" in found:
-                    detail = ""
-                    scan.vulnerabilities += self._enhanced(found)
+                for what, read in (("findings", self._basic), ("enhancedFindings", self._inspected)):
+                    if what in found:
+                        unclear = _add(scan, found[what], read) or unclear
+                detail = "" if "enhancedFindings" in found else detail
                 counted = counted or any(_part(found, "findingSeverityCounts").values())
                 scanned_at = _time(found.get("imageScanCompletedAt")) or scanned_at
         except AwsError as error:
@@ -291,20 +292,17 @@ class _Images:
                 raise
             scan.unfinished, scan.detail = "not_scanned", ""
             return
+        if unclear:
+            raise unclear
         if counted and not scan.vulnerabilities:
             raise _bad("ECR counts vulnerabilities that it does not show")
         _finish(scan, scanned_at, detail)
 
-    def _basic(self, found: Json) -> Iterator[Vulnerability]:
-        for item in _objects(found["findings"]):
-            about = {str(each.get("key")): each.get("value") for each in _objects(item.get("attributes", []))}
-            scores = (_number(about.get(f"CVSS{version}_SCORE")) for version in (3, 4, 2))
-            package = {"name": about.get("package_name"), "version": about.get("package_version")}
-            yield self._vulnerability(item.get("name"), item.get("severity"), package, scores)
-
-    def _enhanced(self, found: Json) -> Iterator[Vulnerability]:
-        for item in _objects(found["enhancedFindings"]):
-            yield from self._inspected(item)
+    def _basic(self, finding: Json) -> Iterator[Vulnerability]:
+        about = {str(each.get("key")): each.get("value") for each in _objects(finding.get("attributes", []))}
+        scores = (_number(about.get(f"CVSS{version}_SCORE")) for version in (3, 4, 2))
+        package = {"name": about.get("package_name"), "version": about.get("package_version")}
+        yield self._vulnerability(finding.get("name"), finding.get("severity"), package, scores)
 
     # -- Inspector ----------------------------------------------------------------------------------------------------
 
@@ -482,6 +480,17 @@ class _Images:
         return self.scans
 
 
+def _add(scan: ImageScan, items: Any, read: Callable[[Json], Iterable[Vulnerability]]) -> AwsError | None:
+    """What is in a list of findings. Why one was not understood: that takes none of the others with it."""
+    unclear = None
+    for item in items if isinstance(items, list) else [items]:
+        try:
+            scan.vulnerabilities += read(*_objects([item]))
+        except AwsError as error:
+            unclear = error
+    return unclear
+
+
 def _unsettled(scan: ImageScan, item: Json) -> bool:
     """Whether ECR has to be asked what it found; where DescribeImages tells all, the scan then says so.
 
@@ -493,7 +502,8 @@ def _unsettled(scan: ImageScan, item: Json) -> bool:
     if not _usable(scan, status):
         return False
     counts, scanned_at = summary.get("findingSeverityCounts"), _time(summary.get("imageScanCompletedAt"))
-    if status["status"] == "COMPLETE" and isinstance(counts, dict) and not any(counts.values()) and scanned_at:
+    none = isinstance(counts, dict) and all(type(count) is int and count == 0 for count in counts.values())
+    if status["status"] == "COMPLETE" and none and scanned_at:
         _finish(scan, scanned_at, OS_ONLY)
         return False
     return True
@@ -522,12 +532,14 @@ def _entries(text: Any) -> list[_Entry] | None:
     """Of an index, as it was pushed; None where that is not understood."""
     try:
         manifests = json.loads(text)["manifests"]
-        return [_entry(item) for item in _objects(manifests) if _digest(item.get("digest"))]
+        return [_entry(item) for item in _objects(manifests)]
     except (AwsError, KeyError, TypeError, ValueError, RecursionError):
         return None
 
 
 def _entry(item: Json) -> _Entry:
+    if not _digest(item.get("digest")):
+        raise _bad("an entry of an index has no digest")
     platform = _part(item, "platform")
     parts = [_text(platform.get(part), 50) for part in ("os", "architecture", "variant")]
     attests = _part(item, "annotations").get("vnd.docker.reference.type") == "attestation-manifest"

@@ -152,7 +152,8 @@ def read(
                 refused = error.status in (403, 404) or error.code == _NONE_VISIBLE
                 reason = GapReason.FORBIDDEN if error.code == _NONE_VISIBLE else error.reason
                 gaps.add(reason, error.detail, error.action or (ACTIONS[0] if refused else ""))
-    scans = images.scans(incomplete=bool(gaps.found))
+    # What is in nobody knows which image may be in any of them.
+    scans = images.scans(incomplete=bool(gaps.found) or images.nameless)
     if images.nameless:
         gaps.add(GapReason.BAD_DATA, "Defender tells of vulnerabilities without saying in which image")
     gaps.add_unproven({name: allowed(name) for name in names})
@@ -356,15 +357,18 @@ class _Images:
                 self._lose(status)
             return
         times = [status.get("statuschangedate"), status.get("firstevaluationdate")]
-        image.take(status, times, self._of_package(row) if _is_bad(status) and not grouped else [])
+        bad = _is_bad(status) and not grouped
+        listed = _parsed(row.get("cves")) if bad else None
+        entries = [_keys(cve) for cve in listed] if isinstance(listed, list) else []
+        cves = [cve for cve in entries if _text(cve.get("cveid"), 100)]
+        image.unclear = image.unclear or len(cves) < len(entries)
+        image.take(status, times, self._of_package(row, cves) if bad else [])
 
-    def _of_package(self, row: Json) -> list[Vulnerability]:
+    def _of_package(self, row: Json, cves: list[Json]) -> list[Vulnerability]:
         """The vulnerabilities of an individual recommendation; the recommendation itself where it names none.
 
         One that is not rated is taken to be as grave as the recommendation.
         """
-        listed = _parsed(row.get("cves"))
-        cves = [cve for cve in map(_keys, listed if isinstance(listed, list) else ()) if cve.get("cveid")]
         severity, package, installed = row.get("severity"), row.get("package"), _versions(row)
         found = []
         for cve in cves or [{"cveid": row.get("title") or _key(row)}]:

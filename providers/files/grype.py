@@ -7,6 +7,7 @@ cmd/grype/cli/options/grype.go; github.com/anchore/syft, syft/source/image_metad
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -64,6 +65,16 @@ class _Vulnerability(_Wire, frozen=True):
         rated = [c for c in self.cvss or () if c.metrics and c.metrics.base_score is not None]
         best = next((c for c in rated if (c.version or "").startswith("3")), rated[0] if rated else None)
         return best.metrics.base_score if best and best.metrics else None
+
+
+class _Known(_Wire, frozen=True):
+    id: Identifier
+
+
+class _KnownMatch(_Wire, frozen=True):
+    """What is left of a match of which not all is understood."""
+
+    vulnerability: _Known
 
 
 class _Artifact(_Wire, frozen=True):
@@ -130,9 +141,27 @@ class _Configuration(msgspec.Struct, frozen=True, gc=False, rename="kebab"):
     ignore_wontfix: str | None = None  # the value of --ignore-states: states of fixes, with commas
 
 
+class _Status(_Wire, frozen=True):
+    built: str | None = None
+
+
+class _Database(_Wire, frozen=True):
+    built: str | None = None  # as older versions tell it
+    status: _Status | None = None
+
+
 class _Descriptor(_Wire, frozen=True):
     timestamp: str | None = None
     configuration: _Configuration | None = None
+    db: _Database | None = None
+
+    @property
+    def time(self) -> datetime | None:
+        """When it was scanned, or else what it was compared with was made: an old database knows of nothing newer."""
+        database = self.db or _Database()
+        scanned = time_of(self.timestamp)
+        built = time_of((database.status and database.status.built) or database.built)
+        return min(scanned, built) if scanned and built else scanned
 
 
 class _Report(_Wire, frozen=True):
@@ -161,7 +190,7 @@ def read(raw: Raw, shared: Shared) -> Iterator[ImageScan | Problem]:
 
 def _scan(report: _Report, target: _Target, shared: Shared) -> Iterator[ImageScan | Problem]:
     found = Found(shared)
-    for one in found.items(report.matches, _Match):
+    for one in found.items(report.matches, _Match, _rest):
         score = one.score
         level = level_of(one.vulnerability.severity, score)
         found.add(one.id, level, one.artifact.name, one.artifact.version, one.fixed, score)
@@ -178,7 +207,7 @@ def _scan(report: _Report, target: _Target, shared: Shared) -> Iterator[ImageSca
         source=TOOL,
         config_digest=digest_of(target.image_id),
         platform=platform_of(target.os, target.architecture, target.architecture_variant),
-        scanned_at=time_of(descriptor.timestamp),
+        scanned_at=descriptor.time,
         unfinished=unfinished,
         detail=detail,
         only_fixed=bool(configuration.only_fixed or configuration.ignore_wontfix),
@@ -187,6 +216,10 @@ def _scan(report: _Report, target: _Target, shared: Shared) -> Iterator[ImageSca
     manifest = digest_of(target.manifest_digest)
     names = Names(target.repo_digests or (), target.tags or (), target.user_input or "", manifest)
     yield from images(scan, names, TOOL)
+
+
+def _rest(raw: Raw) -> _Match:
+    return _Match(_Vulnerability(decode(raw, _KnownMatch).vulnerability.id), _Artifact())
 
 
 def _system(distro: _Distro, alerts: set[str | None]) -> tuple[Reason, Reason]:

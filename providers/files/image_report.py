@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, NamedTuple, TypeVar
@@ -92,8 +93,9 @@ class Found:
     def vulnerabilities(self) -> list[Vulnerability]:
         return list(self._by_key.values())
 
-    def items(self, raw: RawOrUnset, kind: type[T]) -> Iterator[T]:
-        """Those of a list that can be understood: each is decoded alone, and only when it is asked for."""
+    def items(self, raw: RawOrUnset, kind: type[T], rest: Callable[[Raw], T] | None = None) -> Iterator[T]:
+        """Those of a list that can be understood: each is decoded alone, and only when it is asked for. `rest` gives
+        what is left of one that cannot, or raises NotUnderstood."""
         try:
             raws = () if isinstance(raw, msgspec.UnsetType) else decode(raw, list[Raw] | None)  # type: ignore[arg-type]
         except NotUnderstood as error:
@@ -104,6 +106,9 @@ class Found:
                 yield decode(one, kind)
             except NotUnderstood as error:
                 self.fail(error)
+                if rest:
+                    with contextlib.suppress(NotUnderstood):
+                        yield rest(one)
 
     def fail(self, error: NotUnderstood) -> None:
         self.broken += 1

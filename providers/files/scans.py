@@ -6,7 +6,7 @@ what stays are the common records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 from msgspec import UNSET, Raw
@@ -24,6 +24,7 @@ WHAT = "vulnerability files"
 SUFFIXES = (".json",)
 MAX_FILE = 512 * 2**20  # bytes
 BATCH = 200  # images
+PROBLEMS = 20  # of one file that are told one by one
 
 _RUN = f"{trivy.RUN} or {grype.RUN.removeprefix('run ')}"
 
@@ -70,7 +71,7 @@ def read(paths: Sequence[str], progress: Callable[[str, int], None]) -> Iterator
         except ValueError as error:
             fail(path, str(error))
             continue
-        for found in _reports(data, shared):
+        for found in _told(_reports(data, shared)):
             if isinstance(found, Problem):
                 fail(path, found.message, found.what)
                 continue
@@ -87,6 +88,17 @@ def _asked(batch: Scans) -> Scans:
     named = {scan.source for scan in batch.scans} | {gap.what for gap in batch.gaps}
     batch.asked = [source for source in SOURCES if source in named]
     return batch
+
+
+def _told(found: Iterable[ImageScan | Problem]) -> Iterator[ImageScan | Problem]:
+    """A file may hold a million documents that are no reports: of the later ones their number alone is told."""
+    problems = 0
+    for one in found:
+        problems += isinstance(one, Problem)
+        if isinstance(one, ImageScan) or problems <= PROBLEMS:
+            yield one
+    if problems > PROBLEMS:
+        yield Problem(WHAT, f"holds {problems - PROBLEMS:,} more that cannot be understood")
 
 
 def _reports(data: bytes, shared: Shared) -> Iterator[ImageScan | Problem]:

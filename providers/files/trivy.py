@@ -26,6 +26,7 @@ from providers.files.image_report import (
     platform_of,
     time_of,
 )
+from providers.trivy import NO_SYSTEM, SYSTEMS
 from scanner.normalize import NotUnderstood, decode
 from scanner.plain import plain
 from scanner.vulnerabilities import ImageScan, Shared, level_of
@@ -34,7 +35,6 @@ TOOL = "trivy"
 RUN = "run `trivy image --format json`"
 _PACKAGES = ("os-pkgs", "lang-pkgs")
 _NOT_AFFECTED = "not_affected"
-_NO_SYSTEM = ("", "none")  # family where no operating system was found, as in an image that is one program
 
 
 def _field(name: str) -> str | None:
@@ -76,8 +76,13 @@ class _Cvss(msgspec.Struct, frozen=True, gc=False):
     v4: Score | None = msgspec.field(name="V40Score", default=None)
 
 
-class _Vulnerability(msgspec.Struct, frozen=True, gc=False):
+class _Known(msgspec.Struct, frozen=True, gc=False):
+    """What is left of a vulnerability of which not all is understood."""
+
     id: Identifier = msgspec.field(name="VulnerabilityID")
+
+
+class _Vulnerability(_Known, frozen=True, gc=False):
     package: str | None = _field("PkgName")
     installed: str | None = _field("InstalledVersion")
     fixed: str | None = _field("FixedVersion")
@@ -184,7 +189,7 @@ def _scan(
     found = Found(shared)
     read = list(found.items(results, _Result))
     for result in read:
-        for one in found.items(result.vulnerabilities, _Vulnerability):
+        for one in found.items(result.vulnerabilities, _Vulnerability, _rest):
             if one.status != _NOT_AFFECTED:
                 score = one.score
                 found.add(one.id, level_of(one.severity, score), one.package, one.installed, one.fixed, score)
@@ -205,6 +210,10 @@ def _scan(
         vulnerabilities=found.vulnerabilities,
     )
     yield from images(scan, Names(image.digests or (), image.tags or (), name), TOOL)
+
+
+def _rest(raw: Raw) -> _Vulnerability:
+    return _Vulnerability(decode(raw, _Known).id)
 
 
 def _unproven(results: Sequence[_Result]) -> str:
@@ -228,14 +237,14 @@ def _unproven(results: Sequence[_Result]) -> str:
 
 
 def _system(system: _System, results: Sequence[_Result]) -> tuple[Reason, Reason]:
-    known = (system.family or "") not in _NO_SYSTEM
-    scanned = any(result.kind == "os-pkgs" for result in results)
+    family = (system.family or "").lower()
+    scanned = any(r.kind == "os-pkgs" and (family in SYSTEMS or r.finds) for r in results)
     missing = (
         f"the packages of {system.words} were not scanned: Trivy does not support it, or was told to leave them out"
     )
     past = f"{system.words} is past its end of life: nobody publishes its vulnerabilities any more"
     return (
-        ("unsupported_os", missing if known and not scanned else ""),
+        ("unsupported_os", missing if family not in NO_SYSTEM and not scanned else ""),
         ("end_of_life", past if system.past else ""),
     )
 

@@ -300,7 +300,9 @@ def pages(
             items = [item for item in items if not (key := _key(item)) or key > last]
         last = next(filter(None, map(_key, reversed(items))), last)
         yield items
-        resume = (page.metadata.resume if page.metadata else None) or ""
+        given, resume = resume, (page.metadata.resume if page.metadata else None) or ""
+        if resume and resume == given:
+            raise ApiError(GapReason.BAD_DATA, f"the list of {kind.plural} comes again and again", 200)
         if not resume and page.metadata and page.metadata.remaining_item_count:
             raise ApiError(GapReason.BAD_DATA, f"the list of {kind.plural} ends before its last page", 200)
         if not resume:

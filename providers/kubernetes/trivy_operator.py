@@ -6,9 +6,11 @@ digest of the image's configuration where others report that of the manifest (aq
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import msgspec
 from msgspec import Raw
@@ -16,12 +18,13 @@ from msgspec import Raw
 from providers.kubernetes.connection import Connection
 from providers.kubernetes.errors import ApiError
 from providers.kubernetes.reader import Scope, pages
+from providers.trivy import NO_SYSTEM, SYSTEMS
 from scanner import image_ref, wire
 from scanner.inventory import Inventory
 from scanner.kube import Kind, printable
 from scanner.model import Gap, GapReason, utc_now
 from scanner.normalize import NotUnderstood, decode
-from scanner.vulnerabilities import ImageScan, Scans, Shared, Vulnerability, distinct, level_of, time_of
+from scanner.vulnerabilities import ImageScan, Level, Scans, Shared, Vulnerability, distinct, level_of, time_of
 
 SOURCE = "trivy-operator"
 KIND = Kind("VulnerabilityReport", "vulnerabilityreports", "aquasecurity.github.io", "v1alpha1", optional=True)
@@ -81,8 +84,13 @@ class _Report(wire.Wire, frozen=True):
     metadata: wire.PodMeta = wire.PodMeta()
 
 
-class _Found(wire.Wire, frozen=True):
-    vulnerability_id: str = msgspec.field(name="vulnerabilityID")
+class _Known(wire.Wire, frozen=True):
+    """What is left of a vulnerability of which not all is understood."""
+
+    vulnerability_id: Annotated[str, msgspec.Meta(min_length=1)] = msgspec.field(name="vulnerabilityID")
+
+
+class _Found(_Known, frozen=True):
     resource: str | None = None
     installed_version: str | None = None
     fixed_version: str | None = None
@@ -130,6 +138,7 @@ class _Reading:
     newest: dict[tuple[str, ...], ImageScan] = field(default_factory=dict)
     gaps: list[Gap] = field(default_factory=list)
     items: int = 0
+    answered: bool = False  # whether any list was
     odd: int = 0  # reports that were not understood
     first_odd: str = ""  # and why
 
@@ -177,11 +186,12 @@ class _Reading:
     def _list(self, namespace: str) -> None:
         try:
             for page in pages(self.connection, KIND, namespace, size=PAGE):
+                self.answered = True
                 self.items += len(page)
                 for item in page:
                     self._take(item)
         except ApiError as error:
-            if error.status == 404:
+            if error.status == 404 and not self.answered:
                 raise _NotInstalled from None
             raise
 
@@ -223,10 +233,8 @@ class _Reading:
         elif given.summary.total > listed:
             scan.detail = f"the report counts {given.summary.total} vulnerabilities and lists {listed}"
             scan.unfinished = "incomplete"
-        elif given.os and given.os.eosl:
-            system = printable(f"{given.os.family or ''} {given.os.name or ''}".strip() or "its system", 100)
-            scan.unfinished = "end_of_life"
-            scan.detail = f"{system} is past its end of life: nobody tells any more what is wrong with it"
+        else:
+            scan.unfinished, scan.detail = _unproven(given.os or _System(), listed)
 
     def _vulnerabilities(self, items: Iterable[Raw]) -> tuple[list[Vulnerability], int]:
         """And how many of them could not be understood."""
@@ -234,10 +242,10 @@ class _Reading:
         for item in items:
             try:
                 given = decode(item, _Found)
-                if not given.vulnerability_id:
-                    raise NotUnderstood("it has no id")
             except NotUnderstood:
                 broken += 1
+                with contextlib.suppress(NotUnderstood):
+                    found.append(self.shared.found(decode(item, _Known).vulnerability_id, Level.UNKNOWN))
                 continue
             level = level_of(given.severity, given.score)
             package, installed, fixed = given.resource or "", given.installed_version or "", given.fixed_version or ""
@@ -266,6 +274,20 @@ def _image(given: _Data, platform: str) -> ImageScan:
         platform=platform,
         scanned_at=time_of(given.update_timestamp),
     )
+
+
+def _unproven(system: _System, listed: int) -> tuple[str, str]:
+    """Why what Trivy lists may not be all: a code and words, "" where it is. A report does not tell whether Trivy found
+    any package at all."""
+    family = (system.family or "").lower()
+    name = printable(f"{system.family or ''} {system.name or ''}".strip() or "its system", 100)
+    if system.eosl:
+        return "end_of_life", f"{name} is past its end of life: nobody tells any more what is wrong with it"
+    if family not in (*NO_SYSTEM, *SYSTEMS):
+        return "unsupported_os", f"Trivy is not known to compare the packages of {name} with anything"
+    if family in NO_SYSTEM and not listed:
+        return "nothing_scanned", "Trivy knows no system in it, and does not say that it found any package"
+    return "", ""
 
 
 def _is_newer(scan: ImageScan, known: ImageScan) -> bool:

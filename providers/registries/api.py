@@ -121,8 +121,12 @@ def logins(path: Path) -> dict[str, Login]:
         raise UsageError(f"{plain(str(path))} is no Docker configuration file: {error}") from None
     if config.creds_store or config.cred_helpers:
         log.warning("%s: credentials that helpers keep are not used: helpers are not run", plain(str(path)))
-    found = {host_of(name): _login(given) for name, given in (config.auths or {}).items()}
-    return {host: login for host, login in found.items() if host and login}
+    found: dict[str, Login] = {}
+    for name, given in (config.auths or {}).items():
+        host, login = host_of(name), _login(given)
+        if host and login:
+            found.setdefault(host, login)  # Docker keeps tokens of other services under longer names of its registry
+    return found
 
 
 def host_of(name: str) -> str:

@@ -85,10 +85,11 @@ def check_url(url: str) -> str:
         usable = bool(parts.hostname) and parts.port != 0 and not (parts.path.strip("/") or parts.query)
     except ValueError:
         usable = False
+    shown = plain(url.rpartition("@")[2])[:100]  # before it may be a password
     if not usable or not url.isascii() or not url.isprintable() or set("@#\\ ") & set(url):
-        raise UsageError(f"{plain(url)[:100]!r} is no address: https://example.jfrog.io is one")
+        raise UsageError(f"{shown!r} is no address: https://example.jfrog.io is one")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
-        raise UsageError(f"{plain(url)[:100]!r}: credentials are never sent unencrypted: use https")
+        raise UsageError(f"{shown!r}: credentials are never sent unencrypted: use https")
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 

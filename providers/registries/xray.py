@@ -55,6 +55,7 @@ _ABOUT = re.compile(r"sha256-[0-9a-f]{64}(?:\.\w+)?")  # tags of signatures and 
 _HEX = re.compile(r"[0-9a-f]{64}")
 _LONGEST_PATH = 1000
 _PLACES = 3  # of one image that Xray is asked about: it may index some repositories or paths and others not
+_PAIRS = 100_000  # of CVEs and components in one issue
 _FAILURES = 3  # failed questions after which no more are asked
 
 # What a scan's status means that is not DONE.
@@ -441,6 +442,8 @@ class _Xray:
         }
         if "" in scores:
             raise NotUnderstood("it has no id")
+        if len(scores) * len(issue.components or ()) > _PAIRS:
+            raise NotUnderstood("it names too many vulnerabilities and components")
         for id, score in scores.items():
             level = _level(issue.severity, score)
             for component in issue.components or (_Component(),):
