@@ -18,7 +18,8 @@ from scanner import config, engine, findings, kube, normalize, owners, resources
 from scanner.check import IMAGES
 from scanner.cloud import CloudResource, kept
 from scanner.exemptions import Exemptions
-from scanner.images import Group, Images, RegistryImage
+from scanner.image_join import Images
+from scanner.images import Group, RegistryImage
 from scanner.model import ClusterRef, Collected, Finding, Gap, GapReason, Status
 from scanner.summary import Tally
 from scanner.vulnerabilities import Scans

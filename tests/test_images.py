@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from support import NOW, evaluate, judge_images, settings
 
 from scanner.check import IMAGES
+from scanner.image_join import Images, digest_of
 from scanner.image_ref import parse
-from scanner.images import Images, Packed, digest_of
 from scanner.inventory import Inventory, Root, RunningImage
 from scanner.kube import Resource
 from scanner.model import Evidence, Finding, Gap, GapReason
+from scanner.running import Packed
 from scanner.vulnerabilities import ImageScan, Level, Platform, Scans, Vulnerability, level_of, registry_kind
 
 A, B, INDEX, CONFIG = (f"sha256:{letter * 64}" for letter in "abcd")

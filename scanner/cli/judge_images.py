@@ -13,9 +13,11 @@ from scanner.check import IMAGES
 from scanner.clusters import Row
 from scanner.collect import Estate
 from scanner.config import Plan
-from scanner.images import Group, Images, Packed, RegistryImage, RunningContainer, merged
+from scanner.image_join import Images
+from scanner.images import Group, RegistryImage, RunningContainer
 from scanner.inventory import Inventory, Root
 from scanner.model import Account, Gap, GapReason, PlaneState
+from scanner.running import Packed, merged
 from scanner.vulnerabilities import SOURCES, Platform
 
 NO_SOURCE = (
