@@ -9,6 +9,7 @@ import pytest
 from apiserver import ApiServer, tls
 from aws_data import (
     ABSENT,
+    AWS_NODE,
     DEV,
     K8S_ROLE,
     PROD,
@@ -188,7 +189,7 @@ def aws(monkeypatch):
 def inside(uid, **container):
     system = {"kind": "Namespace", "metadata": {"name": "kube-system", "uid": uid}}
     team = {"kind": "Namespace", "metadata": {"name": "a"}}
-    return [system, team, deployment(secured(**container), namespace="a")]
+    return [system, team, deployment(secured(**container), namespace="a"), AWS_NODE]
 
 
 def concerns(action, finding, accounts):
