@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from scanner import quantity
+from scanner.azure import ContainerRegistry
 from scanner.check import IMAGES, SCOPES, Check, Limit, Parameter, Pattern, Ports, type_name
 from scanner.cloud import JOINED
 from scanner.exemptions import Exemption, Resources
@@ -248,9 +249,11 @@ class Settings:
             wanted |= {"nodes"}  # on which platform a pod runs
         return frozenset(wanted | {"namespaces"}) if wanted else frozenset()
 
-    def cloud_kinds(self) -> frozenset[str]:
-        """The same of what a cloud is asked for."""
+    def cloud_kinds(self, cloud: str = "") -> frozenset[str]:
+        """The same of what a cloud is asked for, "" for any."""
         own = {k for plan in self.plans if plan.check.provider for k in (*plan.subjects, *plan.needs)}
+        if cloud == "azure" and any(p.check.scope is RegistryImage and p.check.of == "azure" for p in self.plans):
+            own.add(ContainerRegistry.kind)  # Azure does not list images: who is silent is told by registry
         return frozenset(own - JOINED.keys() | self.beside)
 
     @property

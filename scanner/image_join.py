@@ -14,7 +14,7 @@ from scanner import image_ref
 from scanner.images import Group, Manifest, Match, RegistryImage, RunningContainer, told
 from scanner.inventory import Root, RunningImage
 from scanner.kube import Resource
-from scanner.model import Gap, ImageCounts
+from scanner.model import Account, Gap, ImageCounts
 from scanner.vulnerabilities import INSIDE, SOURCES, ImageScan, Platform, Scans, Shared, registry_kind
 
 BY_DIGEST, BY_TAG, NOT_SCANNED, NO_DIGEST = "by_digest", "by_tag", "not_scanned", "no_digest"
@@ -41,10 +41,11 @@ class Images:
 
     as_of: datetime
     known_exploited: frozenset[str] = frozenset()
-    gaps: list[Gap] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)  # of sources that may know any image
+    placed: list[tuple[Account, Gap]] = field(default_factory=list)  # of those that know images of one account alone
     refused: dict[tuple[str, str], Gap] = field(default_factory=dict)  # registry and repository, "" for all of it
     indexes: dict[str, list[Platform]] = field(default_factory=dict)
-    known: bool = False  # whether any source has scanned any image
+    scanned: set[tuple[str, str]] = field(default_factory=set)  # kinds of registries, and looks that tell of them
     silent: set[str] = field(default_factory=set)  # sources that know images, and of some of them nothing
     used: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # parts of registries, by their kind
     _digests: dict[str, list[ImageScan]] = field(default_factory=lambda: defaultdict(list))
@@ -53,7 +54,7 @@ class Images:
     _registered: dict[str, dict[tuple[str, str, str], _Registered]] = field(default_factory=lambda: defaultdict(dict))
     _runs_on: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # platforms by digest
     _parents: dict[str, list[tuple[str, str]]] | None = None  # indexes of a digest, and its platform there
-    _cache: dict[tuple[str, str, str], tuple[tuple[Manifest, ...], str]] = field(default_factory=dict)
+    _cache: dict[tuple[object, ...], tuple[tuple[Manifest, ...], str]] = field(default_factory=dict)
     _shared: Shared = field(default_factory=Shared)
 
     def take(self, scans: Scans) -> None:
@@ -63,8 +64,9 @@ class Images:
         for scan in scans.scans:
             scan.cluster = scans.cluster
             scan.vulnerabilities = [self._shared.one(found) for found in scan.vulnerabilities]
-            self.known = self.known or scan.told
-            if not scan.told:
+            if scan.told:
+                self.scanned.add((registry_kind(scan.registry), scan.cluster))
+            else:
                 self.silent.add(scan.source)
             self._register(scan)
             if scan.digest:
@@ -94,6 +96,10 @@ class Images:
         """Whether a source may know images of such a registry; "" for one of no cloud."""
         told = SOURCES.get(source, "")
         return told in ("", kind) or (source == "xray" and not kind)  # it has names of its own
+
+    def knows(self, kinds: Set[str], looks: Set[str]) -> bool:
+        """Whether any source has scanned any image of such registries, or looked at what runs in this cluster."""
+        return any(look in looks or (not look and kind in kinds) for kind, look in self.scanned)
 
     # -- what runs ----------------------------------------------------------------------------------------------------
 
@@ -127,57 +133,64 @@ class Images:
         scans = (scan for scan in self._digests.get(digest, ()) if not scan.cluster)
         return any(scan.platform is None or (platform and _match(scan, platform)) for scan in scans)
 
-    def counts(self, roots: Iterable[Root]) -> tuple[ImageCounts, set[str]]:
-        """How the images of a cluster were found, and the kinds of registries that they are of."""
-        counts, kinds = ImageCounts(), set()
+    def counts(self, roots: Iterable[Root], looks: Set[str] = frozenset()) -> tuple[ImageCounts, set[tuple[str, str]]]:
+        """How the images of a cluster were found, and the kinds and parts of the registries that they are of."""
+        counts, parts = ImageCounts(), set()
         for root in roots:
             for image in root.images:
                 ref = image_ref.parse(image.image)
-                kinds.add(kind := registry_kind(ref.registry))
-                self.used[kind].add(part_of(kind, ref.registry, ref.repository))
+                kind = registry_kind(ref.registry)
+                parts.add((kind, part := part_of(kind, ref.registry, ref.repository)))
+                self.used[kind].add(part)
                 if image.platform and (digest := digest_of(image.image_id)) in self._digests:
                     self._runs_on[digest].add(image.platform)
-                counts.count(self._found(image)[1])
-        return counts, kinds
+                counts.count(self._found(image, looks)[1])
+        return counts, parts
 
     def _container(self, image: RunningImage, gaps: Sequence[Gap], looks: Set[str]) -> RunningContainer:
-        manifests, _ = self._found(image)
+        manifests, _ = self._found(image, looks)
         ref = image_ref.parse(image.image)
+        refused = (*gaps, *self._gaps_of(ref.registry, ref.repository))
         return RunningContainer(
             name=image.container,
             pods=image.pods,
             images=(image.image,),
-            manifests=_believed(manifests, looks),
-            gaps=(*gaps, *self._gaps_of(ref.registry, ref.repository)),
+            manifests=_with(_believed(manifests, looks), refused),
             known_exploited=self.known_exploited,
             as_of=self.as_of,
         )
 
-    def _found(self, image: RunningImage) -> tuple[tuple[Manifest, ...], str]:
+    def _found(self, image: RunningImage, looks: Set[str]) -> tuple[tuple[Manifest, ...], str]:
         """Thousands of containers run a few images."""
-        key = (image.image, image.image_id, image.platform)
+        key = (image.image, image.image_id, image.platform, looks)
         if key not in self._cache:
             if len(self._cache) >= _CACHED:
                 self._cache.clear()
-            self._cache[key] = self._search(image)
+            self._cache[key] = self._search(image, looks)
         return self._cache[key]
 
-    def _search(self, image: RunningImage) -> tuple[tuple[Manifest, ...], str]:
-        """By the digest that the node tells, else that of its configuration or the one asked for, else by tag."""
+    def _search(self, image: RunningImage, looks: Set[str]) -> tuple[tuple[Manifest, ...], str]:
+        """By the digest that the node tells, else that of its configuration or the one asked for, else by tag. That
+        another cluster calls it clean ends no search."""
+
+        def tells(found: Iterable[Manifest]) -> bool:
+            scans = (match.scan for manifest in found for match in manifest.matches)
+            return any(scan.told and (scan.vulnerabilities or _is_own(scan, looks)) for scan in scans)
+
         ref = image_ref.parse(image.image)
         own, asked, config = digest_of(image.image_id), _digest(ref.digest or ""), _config_digest(image.image_id)
-        if own and told(found := self._of_digest(own, image.platform)):
+        if own and tells(found := self._of_digest(own, image.platform)):
             return found, BY_DIGEST
-        if asked and asked != own and told(found := self._of_digest(asked, image.platform)):
+        if asked and asked != own and tells(found := self._of_digest(asked, image.platform)):
             entry = any(entry.digest == own for entry in self.indexes.get(asked, ()))
             return found if not own or entry else _doubted(found, "the node tells another digest"), BY_DIGEST
-        if config and told(
+        if config and tells(
             found := (Manifest(config, image.platform, tuple(map(Match, self._configs.get(config, ())))),)
         ):
             return found, BY_DIGEST
         seen = own or asked or config
         tagged = () if ref.digest else self._of_tag(f"{ref.name}:{ref.tag or 'latest'}", image.platform)
-        if told(tagged):
+        if tells(tagged):
             return tuple(msgspec.structs.replace(m, digest=seen) for m in tagged), BY_TAG
         if own or asked:
             return self._of_digest(seen, image.platform), NOT_SCANNED
@@ -193,8 +206,8 @@ class Images:
         entries = self.indexes[digest]
         mine = [e for e in entries if not e.name or _same(e.name, platform)] if platform else entries
         if not mine:  # it lacks this platform, or is not understood
-            matches = tuple(match for match in _matches(scans, platform) if match.scan.platform)
-            return _doubted((Manifest(digest, platform, matches),), "its index does not tell of this platform")
+            found = (Manifest(digest, platform, tuple(_matches(scans, platform))),)
+            return _doubted(found, "its index does not tell of this platform")
         return tuple(
             Manifest(e.digest, e.name, (*map(Match, self._digests.get(e.digest, ())), *self._of_index(digest, e)))
             for e in mine
@@ -207,7 +220,7 @@ class Images:
             same = [e for e in self.indexes[digest] if scan.platform and _same(e.name, scan.platform)]
             if entry in same:
                 yield Match(scan, "" if len(same) == 1 else "the index has several entries for this platform")
-            elif scan.platform == "":
+            elif not scan.platform:
                 yield Match(scan, "the scan does not say for which platform it is")
 
     def _of_indexes(self, digest: str) -> Iterator[Match]:
@@ -227,7 +240,12 @@ class Images:
     def _gaps_of(self, host: str, repository: str) -> tuple[Gap, ...]:
         asked = (self.refused.get((host, name)) for name in (repository, ""))
         kind = registry_kind(host)
-        return (*filter(None, asked), *(gap for gap in self.gaps if self.tells_of(gap.what, kind)))
+        return (*filter(None, asked), *self.gaps_of({(kind, part_of(kind, host, repository))}))
+
+    def gaps_of(self, parts: Set[tuple[str, str]]) -> list[Gap]:
+        """Why sources may not have told of images of these registries: kinds, with parts of them."""
+        own = [gap for account, gap in self.placed if any(holds(account, kind, part) for kind, part in parts)]
+        return [*own, *(gap for gap in self.gaps if any(self.tells_of(gap.what, kind) for kind, _ in parts))]
 
     # -- what registries hold -----------------------------------------------------------------------------------------
 
@@ -242,8 +260,9 @@ class Images:
             name = f"{entry.host}/{entry.repository}"
             subject = RegistryImage(
                 images=tuple(f"{name}:{tag}" for tag in sorted(entry.tags)) or (name,),
-                manifests=_believed(self._stored(entry), frozenset()),
-                gaps=self._gaps_of(entry.host, entry.repository),
+                manifests=_with(
+                    _believed(self._stored(entry), frozenset()), self._gaps_of(entry.host, entry.repository)
+                ),
                 known_exploited=self.known_exploited,
                 as_of=self.as_of,
             )
@@ -258,14 +277,31 @@ class Images:
         """For each platform that it is known for: by its index, or as it was scanned for it, or runs on it."""
         digest = _digest(entry.name)
         if not digest:
-            scans = self._names.get(f"{entry.host}/{entry.repository}:{entry.name}", ())
-            found = (Manifest("", "", tuple(map(Match, scans))),)
-            return _doubted(found, "no source tells the digest that its registry has")
-        if digest in self.indexes:
-            return self._of_digest(digest, "")
-        scanned = {scan.platform for scan in self._digests[digest] if scan.platform}
-        platforms = sorted(scanned | self._runs_on.get(digest, set())) or [""]
-        return tuple(found for platform in platforms for found in self._of_digest(digest, platform))
+            return self._tagged(entry, [entry.name])
+        platforms = [""]
+        if digest not in self.indexes:
+            scanned = {scan.platform for scan in self._digests[digest] if scan.platform}
+            platforms = sorted(scanned | self._runs_on.get(digest, set())) or [""]
+        found = tuple(manifest for platform in platforms for manifest in self._of_digest(digest, platform))
+        tagged = () if told(found) else self._tagged(entry, sorted(entry.tags))
+        return (*found, *tagged) if told(tagged) else found
+
+    def _tagged(self, entry: _Registered, tags: Iterable[str]) -> tuple[Manifest, ...]:
+        """What is said of its tags, by whoever tells no digest."""
+        names = (f"{entry.host}/{entry.repository}:{tag}" for tag in tags)
+        scans = [scan for name in names for scan in self._names.get(name, ()) if not scan.digest]
+        found = (Manifest("", "", tuple(map(Match, scans))),)
+        return _doubted(found, "no source tells the digest that its registry has")
+
+
+def holds(account: Account, kind: str, part: str) -> bool:
+    """Whether a part of a registry belongs to an account of AWS or Google Cloud, by its name."""
+    if account.provider != kind:
+        return False
+    if kind == "aws":
+        host = part.partition("/")[0]
+        return host.startswith(f"{account.id}.") and (not account.region or f".{account.region}." in host)
+    return kind == "gcp" and part.endswith(f"/{account.id}")
 
 
 def part_of(kind: str, host: str, repository: str) -> str:
@@ -336,8 +372,16 @@ def _believed(manifests: Iterable[Manifest], looks: Set[str]) -> tuple[Manifest,
     )
 
 
+def _with(manifests: Iterable[Manifest], gaps: tuple[Gap, ...]) -> tuple[Manifest, ...]:
+    return tuple(msgspec.structs.replace(found, gaps=gaps) for found in manifests) if gaps else tuple(manifests)
+
+
+def _is_own(scan: ImageScan, looks: Set[str]) -> bool:
+    return not scan.cluster or scan.cluster in looks
+
+
 def _foreign(match: Match, looks: Set[str]) -> Match:
-    own = not match.scan.cluster or match.scan.cluster in looks
+    own = _is_own(match.scan, looks)
     return match if match.doubt or own else Match(match.scan, "that is what another cluster says")
 
 

@@ -32,18 +32,15 @@ class Manifest(msgspec.Struct, frozen=True):
     platform: str
     matches: tuple[Match, ...]
     elsewhere: tuple[str, ...] = ()  # platforms that it was scanned for, and this is not one of them
+    gaps: tuple[Gap, ...] = ()  # sources that were refused and might know it
 
 
 class ScannedImage(msgspec.Struct, frozen=True, kw_only=True):
-    """What is judged: every manifest counts. `images` are the names of what it is.
-
-    `gaps` are sources that were refused and might know it; `known_exploited` are ids of vulnerabilities, `as_of` the
-    time that ages of scans are counted to.
-    """
+    """What is judged: every manifest counts. `images` are the names of what it is, `known_exploited` ids of
+    vulnerabilities, `as_of` is the time that ages of scans are counted to."""
 
     images: tuple[str, ...]
     manifests: tuple[Manifest, ...]
-    gaps: tuple[Gap, ...] = ()
     known_exploited: frozenset[str] = frozenset()
     as_of: datetime
 
@@ -70,7 +67,6 @@ def together(containers: Sequence[RunningContainer]) -> RunningContainer:
         pods=sum(c.pods for c in containers),
         images=tuple(dict.fromkeys(image for c in containers for image in c.images)),
         manifests=tuple(manifest for c in containers for manifest in c.manifests),
-        gaps=tuple(gap for c in containers for gap in c.gaps),
         known_exploited=containers[0].known_exploited,
         as_of=containers[0].as_of,
     )

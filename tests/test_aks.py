@@ -681,6 +681,7 @@ def test_checks_of_the_inside_alone_ask_azure_only_for_clusters(serve, inside):
         ("azure-arc-policy-extension", {"connectedClusters", "extensions"}),
         ("azure-defender-containers-plan", {"pricings"}),
         ("aws-connector-defender-containers", {"securityConnectors"}),
+        ("azure-registry-image-vulns", {"registries", "resources"}),
     ],
 )
 def test_one_check_asks_only_for_what_it_needs(serve, check, lists):

@@ -253,6 +253,15 @@ def test_an_index_that_lacks_the_platform_proves_nothing(entries):
         assert finding.status == "unknown"
 
 
+def test_what_names_an_index_without_a_platform_is_not_lost():
+    """Defender does not always tell what kind of manifest a digest is of."""
+    image = running(f"{REPO}@{INDEX}")
+    clean = scan(platform=None)
+    found_in_index = scan(found(), digest=INDEX, platform=None, source="defender")
+    assert why(judged([image], [clean, found_in_index], indexes=MULTI)) == ("fail", "vulnerable")
+    assert why(judged([image], [scan(digest=INDEX, platform=None)], indexes=MULTI)) == ("unknown", "not_certain")
+
+
 def test_what_is_said_of_an_index_is_said_of_the_entry_that_a_node_tells():
     scans = [scan(found(), digest=INDEX, platform=AMD)]
     assert why(judged([running()], scans, indexes=MULTI)) == ("fail", "vulnerable")
@@ -450,6 +459,12 @@ def test_a_source_that_was_refused_is_the_reason():
     assert why(judged([running()], [scan(found())], gaps=[gap])) == ("fail", "vulnerable")
 
 
+def test_the_reason_does_not_depend_on_the_order_of_readings():
+    gaps = [Gap(what="xray", reason=GapReason.THROTTLED), Gap(what="defender", reason=GapReason.FORBIDDEN)]
+    for given_ in (gaps, gaps[::-1]):
+        assert why(judged([running()], [scan(digest=B)], gaps=given_)) == ("unknown", "forbidden")
+
+
 def test_a_source_of_other_registries_is_no_reason():
     gap = Gap(what="ecr", reason=GapReason.FORBIDDEN)
     assert why(judged([running()], [scan(digest=B)], gaps=[gap])) == ("unknown", "not_scanned")
@@ -539,6 +554,9 @@ def test_what_is_known_by_its_tag_alone_is_no_proof():
     assert stored(at_acme(digest="")) == {":v1": ("unknown", "not_certain")}
     assert stored(at_acme(found(), digest="")) == {":v1": ("fail", "vulnerable")}
     assert stored(at_acme(found(), digest=""), at_acme()) == {f"@{A}": ("pass", "")}
+    unscanned = at_acme(unfinished="not_scanned")
+    assert stored(at_acme(found(), digest=""), unscanned) == {f"@{A}": ("fail", "vulnerable")}
+    assert stored(at_acme(digest=""), unscanned)[f"@{A}"][0] == "unknown"
 
 
 def test_a_registry_is_judged_by_each_digest_that_a_tag_points_to():

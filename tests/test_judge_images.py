@@ -94,6 +94,37 @@ def test_of_two_looks_at_an_account_the_fuller_one_counts():
         assert judged(CHECK, *estates) == [(ACCOUNT, 0, [])]
 
 
+def test_what_two_looks_saw_is_put_together():
+    bare, full = azure(kinds=("managedClusters",)), azure("acme", "lab")
+    expected = [(ALL_OF_AZURE, 1, []), (OWN, 0, ["images: no_source"])]
+    for estates in ((bare, full), (full, bare)):
+        assert judged(AZURE, defender(seen_by_defender()), *estates) == expected
+    for estates in ((aws(listed=False), aws()), (aws(), aws(listed=False))):
+        assert judged(CHECK, *estates) == [(ACCOUNT, 0, [])]
+
+
+def test_a_closed_region_says_nothing_of_the_others():
+    closed = Account(id="111122223333", provider="aws", name="x", region="us-east-1", closed=True)
+    gap = Gap(what="ecr", reason=GapReason.FORBIDDEN, by_policy=True)
+    region = Estate("closed", Inventory(kinds=["clusters"]), account=closed, scans=Scans(asked=["ecr"], gaps=[gap]))
+    for estates in ((region, aws(unscanned())), (aws(unscanned()), region)):
+        assert judged(CHECK, *estates) == [(ACCOUNT, 0, ["images: no_source"])]
+
+
+def test_what_was_refused_in_one_account_is_no_reason_in_another():
+    other = aws(gaps=(REFUSED,))
+    other.account.id, other.scope = "999988887777", "aws:999988887777:eu-west-1"
+    found = judged(CHECK, aws(unscanned()), other)
+    assert sorted(found) == [(ACCOUNT, 0, ["images: no_source"]), (other.scope, 0, ["images: forbidden"])]
+
+
+def test_inspector_answers_for_ecr_alone():
+    estates = aws(scan(source="inspector", unfinished="not_scanned")), azure("acme")
+    assert judged(CHECK, *estates) == [(ACCOUNT, 0, ["images: not_scanned"])]
+    estates = aws(scan(source="inspector", unfinished="not_scanned")), azure("acme")
+    assert judged(AZURE, *estates) == [(OWN, 0, ["images: no_source"])]
+
+
 def test_an_account_that_could_not_be_read_is_unknown():
     estate = aws(listed=False, refused=True)
     estate.scans.asked, estate.inventory.gaps = [], [Gap(what="clusters", reason=GapReason.FORBIDDEN)]

@@ -181,7 +181,7 @@ def test_without_any_source_every_recommendation_is_unknown(api, tmp_path):
     for kind, name in HOSTS.items():
         api.add(runs(kind, f"{name}:1", f"{name}@{scan_data.digest(kind)}"))
     found = scan(api, tmp_path)
-    assert found.code == 4  # nothing could be decided
+    assert (found.code, found.gaps) == (0, [])
     statuses = {(f["check"], f["status"], f["reason"]) for f in found.report["findings"]}
     checks = [RUNNING, *(f"{kind}-registry-image-vulns" for kind in HOSTS)]
     assert statuses == {(check, "unknown", "no_source") for check in checks}
@@ -338,7 +338,21 @@ def test_an_operator_is_not_believed_of_a_cluster_of_the_same_name(tmp_path, mon
         targets = [{"kubeconfig": {"kubeconfig": str(path)}} for path in paths]
         (tmp_path / "kubeposture.yaml").write_text(json.dumps({"targets": targets}))
         found = Scan(kubeposture("scan", "all", "-c", RUNNING, "--status", "all", "-o", "json"))
-    assert told(found) == {"web-1": ("pass", ""), "web-2": ("unknown", "not_certain")}
+    assert told(found) == {"web-1": ("pass", ""), "*": ("unknown", "no_source")}
+
+
+def test_another_cluster_hides_no_fail(tmp_path, monkeypatch):
+    """Its operator calls the digest clean that here is known by its tag alone."""
+    digest, image = scan_data.digest("x"), "docker.io/x/web"
+    trivy(tmp_path / "reports", "one", image, scan_data.digest("before"), "CVE-2026-1", tags=[f"{image}:1"])
+    with contextlib.ExitStack() as stack:
+        paths = clusters_with_a_report_in_the_first(stack, tmp_path, image, digest)
+        monkeypatch.chdir(tmp_path)
+        targets = [{"kubeconfig": {"kubeconfig": str(path)}} for path in paths]
+        (tmp_path / "kubeposture.yaml").write_text(json.dumps({"targets": targets}))
+        command = ("scan", "all", "-c", RUNNING, "--status", "all", "-o", "json", "--vulnerabilities", "reports")
+        found = Scan(kubeposture(*command))
+    assert told(found) == {"web-1": ("pass", ""), "web-2": ("fail", "vulnerable")}
 
 
 @pytest.mark.parametrize("turned", [False, True])

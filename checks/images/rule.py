@@ -151,7 +151,7 @@ def _unproven(image: ScannedImage, manifest: Manifest, rule: Rule) -> tuple[str,
     if not all(reasons):
         return None
     given = sorted(filter(None, reasons))
-    refused = image.gaps[0] if image.gaps else None
+    refused = min(manifest.gaps, key=lambda gap: (gap.what, gap.reason, gap.sentence), default=None)
     if given and not (refused and given[0][1] == "not_scanned"):
         return given[0][1:]
     if refused:

@@ -111,7 +111,7 @@ class Cloud:
     """
 
     def __init__(self, provider: str, clusters: str, own: Collection[str], asked: Asked) -> None:
-        settings, kinds = asked.settings, asked.settings.cloud_kinds()
+        settings, kinds = asked.settings, asked.settings.cloud_kinds(provider)
         self.provider, self.own = provider, own
         self.wanted = Wanted(asked.discovery)
         self.kinds = kinds | {clusters}

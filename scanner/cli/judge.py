@@ -380,8 +380,9 @@ class Scan:
         reasons = []
         decided = self._decided()
         listed = any(not account.refused for account in self.accounts.values())  # also where nothing was there
-        reached = self.counts.read or listed or any(not _unread(row.cluster) for row in self.clusters.rows)
-        if not reached or not (decided or self.tally.exempted):
+        judged = self.tally.total(Status.PASS) or self.tally.total(Status.FAIL)
+        reached = judged or self.counts.read or listed or any(not _unread(row.cluster) for row in self.clusters.rows)
+        if not reached or not (decided or self.tally.exempted or self.tally.unasked):
             reasons.append("nothing_read")
         if self._over_gate():
             reasons.append("gate_failed")

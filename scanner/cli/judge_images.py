@@ -13,7 +13,7 @@ from scanner.check import IMAGES
 from scanner.clusters import Row
 from scanner.collect import Estate
 from scanner.config import Plan
-from scanner.image_join import Images
+from scanner.image_join import Images, holds
 from scanner.images import Group, RegistryImage, RunningContainer
 from scanner.inventory import Inventory, Root
 from scanner.model import Account, Gap, GapReason, PlaneState
@@ -57,6 +57,7 @@ class _Inside:
     scope: str
     estate: Estate
     running: Packed
+    told: bool  # whether an operator inside tells of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class ImageJudging:
         default_factory=list
     )  # clusters that no selected check is about, and their cloud
     _looks: int = 0
-    _kinds: dict[int, set[str]] = field(default_factory=dict)  # of registries, by row
+    _parts: dict[int, set[tuple[str, str]]] = field(default_factory=dict)  # of registries, by row
 
     @classmethod
     def of(cls, plans: Iterable[Plan], as_of: datetime, known_exploited: frozenset[str]) -> ImageJudging:
@@ -95,15 +96,17 @@ class ImageJudging:
 
     def take(self, estate: Estate) -> None:
         """What sources say; the estate no longer needs it then."""
-        if not self.plans:
+        if not self.plans or (estate.account and estate.account.closed):
             return
         if estate.cluster:
             self._looks += 1
             estate.scans.cluster = f"look {self._looks}"
-        else:  # a cluster's own sources tell of no other
+        elif estate.account:
+            self.images.placed += [(estate.account, gap) for gap in estate.scans.gaps]
+        else:
             self.images.gaps += estate.scans.gaps
         self.images.take(estate.scans)
-        if estate.account and not estate.account.closed:
+        if estate.account:
             self._hold(estate, estate.account)
         estate.scans.scans = []
 
@@ -115,10 +118,11 @@ class ImageJudging:
         kind = ContainerRegistry.kind
         registries = tuple(item.name.lower() for item in inventory.cloud if isinstance(item, ContainerRegistry))
         none = kind in inventory.kinds and not inventory.gaps_of((kind,)) and not registries
-        found = _Holder(account, estate.scope, gaps, scans.listed or none, registries)
-        known = self.holders.get((account.id, account.region))
-        if known is None or len(gaps) < len(known.gaps):  # of two looks the one that lacks less
-            self.holders[account.id, account.region] = found
+        complete, known = scans.listed or none, self.holders.get((account.id, account.region))
+        if known:  # of two looks the one that lacks less, with what both have seen
+            registries = tuple(dict.fromkeys((*known.registries, *registries)))
+            complete, gaps = complete or known.complete, min(known.gaps, gaps, key=len)
+        self.holders[account.id, account.region] = _Holder(account, estate.scope, gaps, complete, registries)
 
     def take_inside(self, row: Row, scope: str, estate: Estate) -> None:
         """The images of what runs in a cluster, once it is known which cluster that is."""
@@ -136,7 +140,8 @@ class ImageJudging:
         alone = Estate(
             estate.name, inside, estate.cluster, keys=estate.keys, scans=estate.scans, observed_at=estate.observed_at
         )
-        self.insides.append(_Inside(row, scope, alone, Packed(inventory.roots)))
+        told = bool(estate.scans.asked) and not estate.scans.gaps
+        self.insides.append(_Inside(row, scope, alone, Packed(inventory.roots), told))
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
@@ -167,9 +172,8 @@ class ImageJudging:
             by_row[id(row)].append(inside)
         self.insides.clear()
         insides = [(rows[key], *_together(several)) for key, several in by_row.items()]
-        for row, _, running, _ in insides:  # first, as any of them may show that an image is for several platforms
-            row.cluster.images, kinds = self.images.counts(running)
-            self._kinds[id(row)] = kinds
+        for row, _, running, looks in insides:  # first, as any may show that an image is for several platforms
+            row.cluster.images, self._parts[id(row)] = self.images.counts(running, looks)
         for row, inside, running, looks in insides:
             self._judge_inside(row, inside, running, looks, evaluate)
         for plan in self.plans:
@@ -185,19 +189,20 @@ class ImageJudging:
         if not plans:
             self.unfit.append((row.cluster.name, cloud))
         groups: Iterable[Group] = self.images.running(running, own, looks)
-        if row.cluster.images and row.cluster.images.running and not self.images.known:  # told once for all
-            kinds = self._kinds[id(row)]
-            refused = [gap for gap in self.images.gaps if any(self.images.tells_of(gap.what, kind) for kind in kinds)]
-            estate.inventory.gaps.append(self._unknown([*own, *refused]))
+        parts, counts = self._parts[id(row)], row.cluster.images
+        kinds = {kind for kind, _ in parts}
+        if counts and counts.running == counts.not_scanned + counts.no_digest and not self.images.knows(kinds, looks):
+            if counts.running:  # told once for all
+                estate.inventory.gaps.append(self._unknown([*own, *self.images.gaps_of(parts)], kinds))
             groups = ()
         evaluate(estate, inside.scope, row, plans, "running", groups)
 
-    def _unknown(self, gaps: list[Gap], of: str = "") -> Gap:
+    def _unknown(self, gaps: list[Gap], kinds: Set[str], of: str = "") -> Gap:
         """The gap that stands for every image: a source that was refused, or that there is none."""
         if gaps:
             gap = min(gaps, key=lambda gap: (gap.what, gap.reason, gap.sentence))  # in whatever order they came
             return Gap(what=IMAGES, reason=gap.reason, detail=f"{gap.sentence}{of}")
-        if INSPECTOR in self.images.silent:  # somebody did set it up
+        if INSPECTOR in self.images.silent and "aws" in kinds:  # somebody did set it up
             detail = f"Amazon Inspector is on, and has scanned none of them{of}"
             return Gap(what=IMAGES, reason=GapReason.NOT_SCANNED, detail=detail)
         return Gap(what=IMAGES, reason=GapReason.NO_SOURCE, detail=f"{NO_SOURCE}{of}")
@@ -210,32 +215,34 @@ class ImageJudging:
         holders = {place: holder for place, holder in self.holders.items() if holder.account.provider == kind}
         for place, groups in stored.items():
             if place not in holders or any(group.told for group in groups):
-                evaluate(_estate(self.holders.get(place), kind), f"registry:{kind}", None, (plan,), f"{place}", groups)
+                holder = self.holders.get(place)
+                evaluate(_estate(holder, kind, place), f"registry:{kind}", None, (plan,), f"{place}", groups)
         for place, holder in holders.items():
             gaps = list(self._lacking(holder, stored.get(place, [])))
             if gaps or place not in stored:
-                evaluate(_estate(holder, kind, gaps), holder.scope, None, (plan,), "images", [])
+                evaluate(_estate(holder, kind, gaps=gaps), holder.scope, None, (plan,), "images", [])
         beside = list(self._beside(kind, holders.values()))
         if beside:
-            evaluate(_estate(None, kind, beside), f"registry:{kind}", None, (plan,), "images", [])
+            evaluate(_estate(None, kind, gaps=beside), f"registry:{kind}", None, (plan,), "images", [])
 
     def _place_of(self, places: Iterable[Place]) -> Place:
         """The account of an image that was read, if any was; an account may stand for all of its regions."""
         held = [place for a, region in places for place in ((a, region), (a, None)) if place in self.holders]
-        return min(held, key=str, default=(None, None))
+        return min(held or places, key=str)
 
     def _lacking(self, holder: _Holder, groups: list[Group]) -> Iterator[Gap]:
         """Why there may be images in an account of which nothing is said, told once for all of them."""
-        refused = [gap for gap in self.images.gaps if self.images.tells_of(gap.what, holder.account.provider)]
+        kind = holder.account.provider
+        refused = [gap for gap in self.images.gaps if self.images.tells_of(gap.what, kind)]
         silent = [name for name in holder.registries if not any(_lies_in(group, name) for group in groups)]
         if holder.gaps:
-            yield self._unknown(holder.gaps)
+            yield self._unknown(holder.gaps, {kind})
         elif groups and not any(group.told for group in groups):
-            yield self._unknown(refused, f" (none of {len(groups)} is scanned)")
+            yield self._unknown(refused, {kind}, f" (none of {len(groups)} is scanned)")
         elif groups and silent:
-            yield self._unknown(refused, f" ({', '.join(silent[:5])}{' and others' if silent[5:] else ''})")
+            yield self._unknown(refused, {kind}, f" ({', '.join(silent[:5])}{' and others' if silent[5:] else ''})")
         elif not holder.complete and (refused or not groups):
-            yield self._unknown(refused)
+            yield self._unknown(refused, {kind})
 
     def _beside(self, kind: str, holders: Iterable[_Holder]) -> Iterator[Gap]:
         """What is said once of registries that no account was read of: they are used and nobody tells of them, or who
@@ -246,15 +253,18 @@ class ImageJudging:
         used = {part for part in used if not any(_holds(holder, part) for holder in holders)}
         if used:
             some = ", ".join(sorted(used)[:5]) + (" and others" if used and len(used) > 5 else "")
-            yield self._unknown(refused, f" ({some})")
+            yield self._unknown(refused, {""}, f" ({some})")
         elif own and kind not in _CLOUDS:
-            yield self._unknown(own)
+            yield self._unknown(own, {kind})
 
 
 def _together(insides: list[_Inside]) -> tuple[_Inside, Iterable[Root], Set[str]]:
     """Of several looks at one cluster the fullest, with what all of them have seen; and which looks those are."""
-    looks = frozenset(inside.estate.scans.cluster for inside in insides)
-    fullest = min(insides, key=lambda inside: len(inside.estate.inventory.gaps))
+    fullest = min(insides, key=lambda inside: (len(inside.estate.inventory.gaps), -inside.told))
+    # Whoever copies a cluster's uid joins its row. What an operator says is believed of the server that says it.
+    own = {key for key in fullest.estate.keys if key.startswith(("server:", "ca:"))}
+    same = [inside for inside in insides if inside is fullest or own & set(inside.estate.keys)]
+    looks = frozenset(inside.estate.scans.cluster for inside in same)
     if len(insides) == 1:
         return fullest, fullest.running, looks
     return fullest, merged(inside.running for inside in insides), looks
@@ -262,13 +272,9 @@ def _together(insides: list[_Inside]) -> tuple[_Inside, Iterable[Root], Set[str]
 
 def _holds(holder: _Holder, part: str) -> bool:
     """Whether a part of a registry belongs to an account that was read: its rows tell of it."""
-    account, host = holder.account, part.partition("/")[0]
-    if account.provider == "aws":
-        return host.startswith(f"{account.id}.") and (not account.region or f".{account.region}." in host)
-    if account.provider == "gcp":
-        return part.endswith(f"/{account.id}")
-    name = host.partition(".")[0]
-    return any(name == registry or name.startswith(f"{registry}-") for registry in holder.registries)
+    name = part.partition(".")[0]
+    registries = (name == registry or name.startswith(f"{registry}-") for registry in holder.registries)
+    return holds(holder.account, holder.account.provider, part) or any(registries)
 
 
 def _lies_in(group: Group, registry: str) -> bool:
@@ -277,8 +283,8 @@ def _lies_in(group: Group, registry: str) -> bool:
     return host == registry or host.startswith(f"{registry}-")
 
 
-def _estate(holder: _Holder | None, kind: str, gaps: Iterable[Gap] = ()) -> Estate:
-    account = holder.account if holder else Account(id="", provider=kind, name=kind)
+def _estate(holder: _Holder | None, kind: str, place: Place = (None, None), gaps: Iterable[Gap] = ()) -> Estate:
+    account = holder.account if holder else Account(id=place[0] or "", provider=kind, name=kind, region=place[1])
     return Estate(account.name, Inventory(kinds=[IMAGES], gaps=list(gaps)), account=account)
 
 
