@@ -172,8 +172,10 @@ class ImageJudging:
             by_row[id(row)].append(inside)
         self.insides.clear()
         insides = [(rows[key], *_together(several)) for key, several in by_row.items()]
-        for row, _, running, looks in insides:  # first, as any may show that an image is for several platforms
-            row.cluster.images, self._parts[id(row)] = self.images.counts(running, looks)
+        for row, inside, running, looks in insides:  # first, as any may show that an image is for several platforms
+            counts, self._parts[id(row)] = self.images.counts(running, looks)
+            unseen = inside.estate.inventory.gaps and not counts.running
+            row.cluster.images = None if unseen else counts
         for row, inside, running, looks in insides:
             self._judge_inside(row, inside, running, looks, evaluate)
         for plan in self.plans:
