@@ -104,6 +104,14 @@ class BundlesTarget(_Target, frozen=True):
     paths: tuple[str, ...]
 
 
+class VulnerabilitiesTarget(_Target, frozen=True):
+    paths: tuple[str, ...]
+
+
+class JfrogTarget(_Target, frozen=True):
+    url: str
+
+
 class Target(_Target, frozen=True):
     """Exactly one of its keys."""
 
@@ -113,6 +121,8 @@ class Target(_Target, frozen=True):
     kubeconfig: KubeconfigTarget | None = None
     manifests: ManifestsTarget | None = None
     bundles: BundlesTarget | None = None
+    vulnerabilities: VulnerabilitiesTarget | None = None
+    jfrog: JfrogTarget | None = None
 
     def __post_init__(self) -> None:
         if sum(getattr(self, name) is not None for name in self.__struct_fields__) != 1:
@@ -153,14 +163,14 @@ def _yaml(data: bytes | str) -> Any:
     return safe_yaml.load(data)
 
 
+_TARGETS = (
+    *(AksTarget, EksTarget, GkeTarget, KubeconfigTarget, ManifestsTarget),
+    *(BundlesTarget, VulnerabilitiesTarget, JfrogTarget),
+)
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _KEYS = (
     *Config.__struct_fields__,
-    *(
-        name
-        for target in (Target, AksTarget, EksTarget, GkeTarget, KubeconfigTarget, ManifestsTarget, BundlesTarget)
-        for name in target.__struct_fields__
-    ),
+    *(name for target in (Target, *_TARGETS) for name in target.__struct_fields__),
     *ChecksSection.__struct_fields__,
     *Exemption.__struct_fields__,
     *Resources.__struct_fields__,

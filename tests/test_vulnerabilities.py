@@ -463,8 +463,15 @@ def test_scan_all_takes_files_too(api, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = {"targets": [{"kubeconfig": {"kubeconfig": str(api.kubeconfig(tmp_path / "config"))}}]}
     (tmp_path / "kubeposture.yaml").write_text(json.dumps(config))
-    command = ("scan", "all", "--vulnerabilities", "reports", "-c", "*-image-vulns", "--status", "all", "-o", "json")
+    command = ("scan", "all", "-c", "*-image-vulns", "--status", "all", "-o", "json")
+    assert told(Scan(kubeposture(*command, "--vulnerabilities", "reports"))) == {"web": ("fail", "vulnerable")}
+    config["targets"].append({"vulnerabilities": {"paths": ["reports"]}})
+    (tmp_path / "kubeposture.yaml").write_text(json.dumps(config))
     assert told(Scan(kubeposture(*command))) == {"web": ("fail", "vulnerable")}
+    config["targets"].append({"jfrog": {"url": "https://acme.jfrog.io"}})
+    (tmp_path / "kubeposture.yaml").write_text(json.dumps(config))
+    refused = kubeposture(*command)
+    assert (refused.code, "JFROG_ACCESS_TOKEN" in refused.stderr) == (2, True)
 
 
 # -- whose cluster it is ---------------------------------------------------------------------------------------------

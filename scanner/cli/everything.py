@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from scanner.cli.image_sources import source_tasks
 from scanner.cli.options import (
     ARM_ENDPOINT,
     GCP_ENDPOINTS,
@@ -17,6 +18,7 @@ from scanner.cli.options import (
     Contexts,
     Discovery,
     GcpScope,
+    ImageSources,
     Namespaces,
     Planes,
     Running,
@@ -64,6 +66,9 @@ def _tasks(target: Target, settings: Settings, running: Running, opened: context
         wanted = target.kubeconfig
         kubeconfig = Path(wanted.kubeconfig) if wanted.kubeconfig else None
         return kubeconfig_tasks(Contexts(list(wanted.contexts), kubeconfig), _inside(wanted, settings, running))
+    if target.vulnerabilities or target.jfrog:
+        paths = list(target.vulnerabilities.paths) if target.vulnerabilities else []
+        return source_tasks(ImageSources(paths, target.jfrog.url if target.jfrog else None), settings, running)
     if target.manifests and settings.kinds():
         return [manifest_task(list(target.manifests.paths), target.manifests.namespace)]
     return []

@@ -80,7 +80,7 @@ def xray_task(url: str, token: str, running: Running) -> Task:
     try:
         url = xray.check(url, token)
     except UsageError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(str(error) if token else f"{error}: put one into {JFROG_TOKEN}") from None
 
     def read(progress: Progress) -> Iterable[Reading]:
         scans = Scans()
