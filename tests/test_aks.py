@@ -748,14 +748,14 @@ def test_no_output_shows_a_secret(serve, inside, tmp_path):
     arm.estate.connect("aks-legacy", local.url, local.tls.ca, cert=local.tls.client_cert, key=local.tls.client_key)
     arm.deny("/registries")
     arm.inject("/pricings$", status(400, "Bad", f"the header Authorization: Bearer {arm.issue()} is odd"))
-    outputs = [f"-o{name}={tmp_path / name}" for name in ("json", "ndjson", "table")]
+    outputs = [f"-o{name}={tmp_path / name}" for name in ("json", "ndjson", "ocsf", "table")]
     shared = ("--arm-endpoint", arm.url, "--allow-local-account", "-v")
     scanned = kubeposture("scan", "aks", *shared, *outputs, "-o", "json", "--status", "all")
     collected = kubeposture("collect", "aks", *shared, "-o", tmp_path / "bundle")
     assert (scanned.code, collected.code) == (3, 3)
     assert scanned.stdout.count('"status"') > 100
     texts = [scanned.stdout, scanned.stderr, collected.stderr]
-    texts += [(tmp_path / name).read_text() for name in ("json", "ndjson", "table")]
+    texts += [(tmp_path / name).read_text() for name in ("json", "ndjson", "ocsf", "table")]
     texts.append(subprocess.run(["gzip", "-dc", tmp_path / "bundle"], capture_output=True, check=True).stdout.decode())
     key = local.tls.client_key.decode()
     secrets = [*SECRETS, *(t.token for t in arm.tokens), key, key.splitlines()[1], base64.b64encode(key.encode())]

@@ -716,13 +716,13 @@ def test_no_output_shows_a_secret(serve, inside, tmp_path):
     aws.deny("guardduty:*")
     user = aws.user(PROD)
     aws.inject("ListAddons", status(400, "Bad", "odd"), where={"clusterName": "eks-old"})
-    outputs = [f"-o{name}={tmp_path / name}" for name in ("json", "ndjson", "table")]
+    outputs = [f"-o{name}={tmp_path / name}" for name in ("json", "ndjson", "ocsf", "table")]
     shared = ("--organization", AUDIT_ROLE, "--external-id", EXTERNAL_ID, "-v")
     scanned = kubeposture("scan", "eks", *shared, *outputs, "-o", "json", "--status", "all")
     assert scanned.code == 3
     assert scanned.stdout.count('"status"') > 100
     texts = [scanned.stdout, scanned.stderr]
-    texts += [(tmp_path / name).read_text() for name in ("json", "ndjson", "table")]
+    texts += [(tmp_path / name).read_text() for name in ("json", "ndjson", "ocsf", "table")]
     secrets = {*SECRETS, user.secret_key, user.access_key, EXTERNAL_ID, "X-Amz-Signature", "k8s-aws-v1."}
     secrets |= {text for s in aws.sessions for text in (s.secret_key, s.token, s.access_key)}
     secrets |= {base64.b64encode(api.tls.ca).decode(), api.tls.ca.decode().splitlines()[1]}

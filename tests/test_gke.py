@@ -958,13 +958,13 @@ def test_no_output_shows_a_secret(serve, inside, tmp_path):
     connect(gcp, "gke-shop", api)
     connect(gcp, "gke-old", api)
     gcp.deny("artifactregistry.repositories.getIamPolicy", DEV)
-    outputs = [f"-o{name}={tmp_path / name}" for name in ("json", "ndjson", "table")]
+    outputs = [f"-o{name}={tmp_path / name}" for name in ("json", "ndjson", "ocsf", "table")]
     shared = ("--organization", ORGANIZATION, "--impersonate", AUDITOR, "-v")
     scanned = kubeposture("scan", "gke", *shared, *outputs, "-o", "json", "--status", "all")
     assert scanned.code == 3
     assert scanned.stdout.count('"status"') > 100
     texts = [scanned.stdout, scanned.stderr]
-    texts += [(tmp_path / name).read_text() for name in ("json", "ndjson", "table")]
+    texts += [(tmp_path / name).read_text() for name in ("json", "ndjson", "ocsf", "table")]
     bundle = collect(tmp_path / "bundle", "gke", *shared)
     texts.append(subprocess.run(["gzip", "-dc", bundle], capture_output=True, check=True).stdout.decode())
     key = json.loads((tmp_path / "key.json").read_text())

@@ -459,6 +459,35 @@ def test_a_source_that_was_refused_is_the_reason():
     assert why(judged([running()], [scan(found())], gaps=[gap])) == ("fail", "vulnerable")
 
 
+@pytest.mark.parametrize(
+    ("scan_", "reason"),
+    [
+        (scan(unfinished="not_scanned"), "forbidden"),
+        (scan(unfinished="failed"), "failed"),
+        (scan(scanned_at=NOW - timedelta(days=31)), "stale_scan"),
+    ],
+)
+def test_what_is_known_of_the_image_itself_is_a_better_reason(scan_, reason):
+    gap = Gap(what="defender", reason=GapReason.FORBIDDEN)
+    assert why(judged([running()], [scan_], gaps=[gap])) == ("unknown", reason)
+
+
+def test_what_one_scan_is_sure_of_is_no_doubt():
+    sure, unsure = scan(found(), source="grype"), scan(found(), platform="")
+    assert "platform" in judged([running()], [unsure]).message
+    for scans in ([sure, unsure], [unsure, sure]):
+        assert "platform" not in judged([running()], scans).message
+    two = judged([running(), running(f"{REPO}@{B}")], [sure, scan(found(), digest=B, platform="")])
+    assert "platform" not in two.message
+
+
+def test_a_proof_is_as_old_as_it_may_be():
+    for days, status in ((30, "pass"), (31, "unknown")):
+        assert judged([running()], [scan(scanned_at=NOW - timedelta(days=days))]).status == status
+    for ahead, status in ((timedelta(days=1), "pass"), (timedelta(days=1, seconds=1), "unknown")):
+        assert judged([running()], [scan(scanned_at=NOW + ahead)]).status == status
+
+
 def test_the_reason_does_not_depend_on_the_order_of_readings():
     gaps = [Gap(what="xray", reason=GapReason.THROTTLED), Gap(what="defender", reason=GapReason.FORBIDDEN)]
     for given_ in (gaps, gaps[::-1]):

@@ -95,7 +95,8 @@ class Reporting:
     """What is reported where, and what the exit code says."""
 
     output: Annotated[
-        list[str], option("-o", "--output", help="FORMAT[=PATH]: table, json, ndjson; repeatable.", panel="Report")
+        list[str],
+        option("-o", "--output", help="FORMAT[=PATH]: table, json, ndjson, ocsf; repeatable.", panel="Report"),
     ] = field(default_factory=list)
     status: Annotated[
         str | None, option(help="Statuses to list: fail,unknown,error,pass,… or all.", panel="Report")

@@ -42,7 +42,18 @@ def _ndjson(destination: Destination, color: bool) -> Output:
     return NdjsonOutput(destination)
 
 
-FORMATS = {"table": Format(_table), "json": Format(_json), "ndjson": Format(_ndjson, streamed=True)}
+def _ocsf(destination: Destination, color: bool) -> Output:
+    from scanner.report.ocsf import OcsfOutput
+
+    return OcsfOutput(destination)
+
+
+FORMATS = {
+    "table": Format(_table),
+    "json": Format(_json),
+    "ndjson": Format(_ndjson, streamed=True),
+    "ocsf": Format(_ocsf, streamed=True),
+}
 
 
 class Spec(NamedTuple):

@@ -1,0 +1,308 @@
+"""The end of a scan as OCSF events: what was not read, and a Scan Activity of each cluster and of the scan.
+
+Silence can then be told from calm: what was not read is a Compliance Finding without a result, under an id that stays
+the same from scan to scan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+import msgspec
+
+from scanner import __project__
+from scanner.inventory import Counts
+from scanner.model import Account, Cluster, Gap, PlaneState
+from scanner.report import Ending
+from scanner.report.ocsf_event import (
+    CLOUDS,
+    COMPLETED,
+    COMPLIANCE,
+    CREATE,
+    ERROR,
+    SCAN,
+    Event,
+    Place,
+    bounded,
+    cluster_resource,
+    event,
+    in_region,
+    milliseconds,
+)
+
+GAP, ACCOUNT, CLUSTER, SCANNED = "coverage-gap", "coverage-account", "coverage-cluster", "scan"  # event codes
+_TITLES = {
+    GAP: "What was asked for should be readable",
+    ACCOUNT: "Accounts and sources should be read completely",
+    CLUSTER: "Clusters should be read completely",
+}
+_INFORMATIONAL, _MEDIUM, _HIGH = 1, 3, 4
+_NEW, _SUPPRESSED = (1, "New"), (3, "Suppressed")
+_SUCCESS, _FAILURE, _PARTIAL, _NOT_ASKED = (1, "Success"), (2, "Failure"), (99, "Partial"), (99, "Not Asked")
+_STATES = {
+    PlaneState.COMPLETE: (COMPLETED, _SUCCESS, _INFORMATIONAL),
+    PlaneState.PARTIAL: (COMPLETED, _PARTIAL, _MEDIUM),
+    PlaneState.NOT_READ: (ERROR, _FAILURE, _HIGH),
+    PlaneState.NOT_ASKED: (COMPLETED, _NOT_ASKED, _INFORMATIONAL),
+}
+_FILES = Place("files", None, None)
+
+
+def ending_events(ending: Ending) -> Iterator[Event]:
+    """Gaps, then accounts and clusters that were not read completely, then what was scanned, the scan itself last."""
+    yield from _gaps(ending)
+    yield from _accounts(ending)
+    gaps: dict[int, list[str]] = defaultdict(list)  # by identity of the Cluster object
+    for owner, gap in ending.gaps:
+        gaps[id(owner)].append(gap.sentence)
+    for cluster in ending.clusters:
+        if cluster.state in (PlaneState.PARTIAL, PlaneState.NOT_READ):
+            yield _unread_cluster(ending, cluster, gaps[id(cluster)])
+    for cluster in ending.clusters:
+        yield _scanned_cluster(ending, cluster)
+    yield _scanned(ending)
+
+
+def _place(owner: Cluster | Account | None) -> Place:
+    if isinstance(owner, Cluster):
+        return Place(owner.provider, owner.account, owner.region)
+    return Place(owner.provider, owner.id or None, owner.region) if owner else _FILES
+
+
+def _scope(owner: Cluster | Account | None) -> str:
+    """What ids of things there start with. A source that belongs to no account has nothing but its name."""
+    if isinstance(owner, Cluster):
+        return owner.id
+    return f"{owner.provider}:{owner.name}" if owner and not owner.id else _place(owner).scope
+
+
+def _uid(*identity: str | bool | int) -> str:
+    return "kpc1_" + hashlib.sha256(repr(identity).encode()).hexdigest()[:32]
+
+
+def _unread(
+    ending: Ending,
+    code: str,
+    uid: str,
+    place: Place,
+    message: str,
+    details: list[str],
+    *,
+    severity: int,
+    by_policy: bool = False,
+) -> Event:
+    """A Compliance Finding without a result."""
+    time = ending.scan.finished_at
+    found = event(
+        COMPLIANCE,
+        CREATE,
+        _INFORMATIONAL if by_policy else severity,
+        _SUPPRESSED if by_policy else _NEW,
+        time,
+        place,
+        scan_id=ending.scan.id,
+        key=uid,
+        code=code,
+        message=message,
+    )
+    if by_policy:
+        found["status_detail"] = "closed on purpose by a policy of the organization"
+    found["finding_info"] = {
+        "uid": uid,
+        "title": _TITLES[code],
+        "desc": message,
+        "types": ["coverage"],
+        "analytic": {"type_id": 1, "type": "Rule", "uid": code, "name": _TITLES[code]},
+        "last_seen_time": milliseconds(time),
+    }
+    found["compliance"] = {
+        "control": code,
+        "status_id": 2,
+        "status": "Warning",
+        "status_code": "unknown",
+        "status_details": details,
+    }
+    return found
+
+
+def _gaps(ending: Ending) -> Iterator[Event]:
+    alike: Counter[str] = Counter()
+    for owner, gap in ending.gaps:
+        place = _place(owner)
+        scope = _scope(owner)
+        # The detail may name a request: it is no part of what the gap is, but where nothing else tells files apart.
+        what = gap.what if owner else f"{gap.what}: {gap.detail}"
+        uid = _uid(GAP, scope, what, gap.namespace, gap.reason.value, gap.permission)
+        alike[uid] += 1
+        if alike[uid] > 1:
+            uid = _uid(uid, alike[uid])
+        yield _gap(ending, owner, gap, uid, place, scope)
+
+
+def _gap(ending: Ending, owner: Cluster | Account | None, gap: Gap, uid: str, place: Place, scope: str) -> Event:
+    name = owner.name if owner else "files"
+    details = [f"reason: {gap.reason}", f"detail: {gap.detail}"]
+    if gap.permission:
+        details.append(f"permission: {gap.permission}")
+    message = f"{name}: {gap.sentence}"
+    found = _unread(ending, GAP, uid, place, message, details, severity=_MEDIUM, by_policy=gap.by_policy)
+    namespace = "" if gap.namespace == "*" else gap.namespace
+    resource: Event = {"uid": bounded(f"{scope}|{gap.what}/{namespace}/*"), "name": "*", "type": gap.what}
+    if namespace:
+        resource["namespace"] = namespace
+    found["resources"] = [resource, *([_resource(owner)] if isinstance(owner, Cluster) else [])]
+    if gap.permission:
+        found["remediation"] = {"desc": f"Grant {gap.permission}."}
+    found["unmapped"] = {"reason": gap.reason, "by_policy": gap.by_policy}
+    if gap.permission:
+        found["unmapped"]["permission"] = gap.permission
+    if gap.time:
+        found["finding_info"]["last_seen_time"] = milliseconds(gap.time)
+    return found
+
+
+def _accounts(ending: Ending) -> Iterator[Event]:
+    """Accounts, their regions, and sources that belong to none, of which anything is missing."""
+    gaps: dict[tuple[str, bool], list[tuple[Account, Gap]]] = {}
+    for owner, gap in ending.gaps:
+        if isinstance(owner, Account):
+            gaps.setdefault((_scope(owner), gap.by_policy), []).append((owner, gap))
+    for (scope, by_policy), found in gaps.items():
+        yield _unread_account(ending, scope, found, by_policy=by_policy)
+
+
+def _unread_account(ending: Ending, scope: str, gaps: list[tuple[Account, Gap]], *, by_policy: bool) -> Event:
+    refused = any(owner.refused for owner, _ in gaps)
+    place, name = _place(gaps[0][0]), gaps[0][0].name
+    state = "its clusters could not all be listed" if refused else "it was read in part"
+    found = _unread(
+        ending,
+        ACCOUNT,
+        _uid(ACCOUNT, scope, by_policy),
+        place,
+        f"{name}: {state}",
+        [gap.sentence for _, gap in gaps],
+        severity=_HIGH if refused else _MEDIUM,
+        by_policy=by_policy,
+    )
+    cloud = CLOUDS.get(place.provider)
+    resource: Event = {"uid": bounded(scope), "name": name, "type": cloud.account_resource if cloud else "Source"}
+    found["resources"] = [resource | in_region(place)]
+    found["unmapped"] = {"clusters_not_all_listed": refused, "gaps": len(gaps)}
+    return found
+
+
+def _resource(cluster: Cluster) -> Event:
+    found = cluster_resource(_place(cluster), cluster.id, cluster.uid, cluster.name)
+    if cluster.version:
+        found["version"] = cluster.version
+    return found
+
+
+def _unread_cluster(ending: Ending, cluster: Cluster, gaps: list[str]) -> Event:
+    whole = cluster.state is PlaneState.NOT_READ
+    found = _unread(
+        ending,
+        CLUSTER,
+        _uid(CLUSTER, cluster.id),
+        _place(cluster),
+        f"{cluster.name}: it was {'not read' if whole else 'read in part'}",
+        [f"control plane: {cluster.control_plane}", f"data plane: {cluster.data_plane}", *gaps],
+        severity=_HIGH if whole else _MEDIUM,
+    )
+    found["resources"] = [_resource(cluster), _resource(cluster)]
+    found["unmapped"] = _planes(cluster)
+    return found
+
+
+def _planes(cluster: Cluster) -> Event:
+    return {"control_plane": cluster.control_plane, "data_plane": cluster.data_plane, "id_source": cluster.id_source}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What was scanned
+
+
+def _scanned_cluster(ending: Ending, cluster: Cluster) -> Event:
+    activity, status, severity = _STATES[cluster.state]
+    by_status = ending.summary.by_cluster.get(cluster.id, {})
+    found = event(
+        SCAN,
+        activity,
+        severity,
+        status,
+        cluster.observed_at,
+        _place(cluster),
+        scan_id=ending.scan.id,
+        key=f"{SCANNED}/{cluster.id}",
+        code=CLUSTER,
+        message=f"{cluster.name}: {status[1].lower()}, {by_status.get('fail', 0)} fail",
+    )
+    former = [old for old, ref in ending.former.items() if ref.id == cluster.id]
+    counts = ending.cluster_counts.get(id(cluster), Counts())
+    found.update(_numbers(ending, counts, by_status.get("fail", 0)))
+    found["unmapped"] = {"cluster": _resource(cluster), **_planes(cluster), "by_status": by_status, **_objects(counts)}
+    if cluster.images:
+        found["unmapped"]["images"] = msgspec.to_builtins(cluster.images)
+    if former:  # under which findings may have gone out before it was known which cluster it is
+        found["unmapped"]["former_uids"] = [bounded(old) for old in former]
+    return found
+
+
+def _scanned(ending: Ending) -> Event:
+    scan, summary = ending.scan, ending.summary
+    nothing = "nothing_read" in scan.exit_reasons
+    activity, status, severity = _STATES[PlaneState.COMPLETE if scan.complete else PlaneState.PARTIAL]
+    if nothing:
+        activity, status, severity = _STATES[PlaneState.NOT_READ]
+    fails = summary.by_status["fail"]
+    found = event(
+        SCAN,
+        activity,
+        severity,
+        status,
+        scan.finished_at,
+        _FILES,
+        scan_id=scan.id,
+        key=SCANNED,
+        code=SCANNED,
+        message=f"scan {status[1].lower()}: {len(ending.clusters)} clusters, {fails} fail, {len(ending.gaps)} gaps",
+    )
+    found.update(_numbers(ending, ending.counts, fails))
+    found["start_time"], found["end_time"] = milliseconds(scan.started_at), milliseconds(scan.finished_at)
+    found["duration"] = found["end_time"] - found["start_time"]
+    found["unmapped"] = {
+        "profile": scan.profile,
+        "complete": scan.complete,
+        "exit_code": ending.exit_code,
+        "exit_reasons": scan.exit_reasons,
+        "warnings": scan.warnings,
+        "by_status": summary.by_status,
+        "by_severity": summary.by_severity,
+        "exempted": summary.exempted,
+        "score": msgspec.to_builtins(summary.score),
+        "accounts": msgspec.to_builtins(ending.accounts),
+        "regions": msgspec.to_builtins(ending.regions),
+        "clusters": dict(Counter(cluster.state.value for cluster in ending.clusters)),
+        "gaps": len(ending.gaps),
+        **_objects(ending.counts),
+    }
+    return found
+
+
+def _numbers(ending: Ending, counts: Counts, fails: int) -> Event:
+    found: Event = {
+        "scan": {"uid": ending.scan.id, "name": __project__, "type_id": 99, "type": "Posture"},
+        "total": counts.read,
+        "num_skipped_items": counts.skipped,
+        "num_detections": fails,
+    }
+    if counts.files_read or counts.files_failed:
+        found["num_files"] = counts.files_read
+    return found
+
+
+def _objects(counts: Counts) -> Event:
+    return {"judged": counts.judged, "invalid": counts.invalid, "files_failed": counts.files_failed}
