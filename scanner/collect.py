@@ -32,8 +32,9 @@ class Estate(msgspec.Struct):
 
     It is of a cluster, else of a cloud account, else of a set of files, told apart by `name`. `scope` is the base of
     finding ids where that is not the cluster's own id; `keys` are what another look at the same cluster would have in
-    common with this one, see scanner.clusters. `agents` is what was found of clouds' own agents inside, by name, and
-    `scans` what sources of vulnerabilities say of images. Of those alone an estate may be that holds nothing else.
+    common with this one, see scanner.clusters; `former` are the ids that it has while less is known of it. `agents` is
+    what was found of clouds' own agents inside, by name, and `scans` what sources of vulnerabilities say of images. Of
+    those alone an estate may be that holds nothing else.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Estate(msgspec.Struct):
     account: Account | None = None
     scope: str = ""
     keys: list[str] = []
+    former: list[str] = []
     agents: dict[str, Collected[dict[str, Any]]] = {}
     scans: Scans = msgspec.field(default_factory=Scans)
     observed_at: datetime = msgspec.field(default_factory=utc_now)

@@ -87,9 +87,15 @@ class Counts(msgspec.Struct):
 
 
 class Inventory(msgspec.Struct):
-    """What one cluster, cloud account or set of files holds. `kinds` are the plurals that were asked for."""
+    """What one cluster, cloud account or set of files holds. `kinds` are the plurals that were asked for.
+
+    Inside a cluster `asked` are the namespaces that were asked for and are there, "*" for all; less those that match
+    `excluded`. A bundle that does not say so has asked for none.
+    """
 
     kinds: list[str]
+    asked: list[str] = []
+    excluded: list[str] = []
     roots: list[Root] = []
     services: list[kube.Service] = []
     ingresses: list[kube.Ingress] = []

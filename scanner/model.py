@@ -210,6 +210,18 @@ class Lifecycle(msgspec.Struct, frozen=True):
     close_reason: str | None
 
 
+class Changes(msgspec.Struct):
+    """How many findings are new and so on since the scans before; `incomparable` are those of which this scan tells
+    nothing."""
+
+    new: int
+    resolved: int
+    changed: int
+    reopened: int
+    unchanged: int
+    incomparable: int
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One result, self-contained. `pods` holds up to ten names; `occurrences` counts all that show it."""
 

@@ -260,6 +260,38 @@ def bench_images(table: Table, sizes: Sequence[int], rounds: int, folder: Path) 
     )
 
 
+HISTORY = """
+import gc, sys
+from pathlib import Path
+from scanner.history.lifecycle import About, Cover, Seen, Tonight, compare
+from scanner.history.recorder import ScanRow
+from scanner.history.store import SqliteStore
+path, count, night = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+gc.disable()
+history = SqliteStore(path, now=night)
+before, tonight = history.load(), Tonight()
+for n in range(count):
+    check, cluster = f"k8s-{n % 120:03}", f"cluster-{n % 100}"
+    tonight.cover((cluster, check), Cover(params="p" * 16, observed=night, asked=("*",), lists=True))
+    id = f"kp1_{n + (count if night > 1 and n % 20 == 0 else 0):032x}"
+    tonight.seen[id] = Seen(
+        check=check, place=cluster, namespace=f"ns-{n % 300}", kind="Deployment", name=f"web-{n}", container="web",
+        cluster=cluster, account="", severity="high", status="fail", reason="", exempted=False, about=About.OBJECT,
+        params="p" * 16, digest=f"{n:016x}", observed=night, fails=True)
+changes = dict(compare(before.known, tonight, before.last))
+history.save(ScanRow("scan", night, night, True), tonight, before, changes)
+"""
+
+
+def bench_history(table: Table, count: int, folder: Path) -> None:
+    """The first night of so many findings, and the second, when a twentieth is new and as many are gone."""
+    path = folder / "history.db"
+    for night, name in ((1, "first"), (2, "second")):
+        cost = measure([sys.executable, "-c", HISTORY, str(path), str(count), str(night)], 1)
+        table.row(f"history, {count:,} findings, {name}", cost)
+    print(f"  {path.stat().st_size / 1e6:.0f} MB on disk")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
@@ -267,6 +299,7 @@ def main() -> None:
     parser.add_argument("--manifests", type=int, nargs="*", default=[200, 1_000, 5_000])
     parser.add_argument("--clusters", type=int, nargs="*", default=[100, 1_000])
     parser.add_argument("--images", type=int, nargs="*", default=[1_000, 5_000])
+    parser.add_argument("--history", type=int, default=200_000)
     options = parser.parse_args()
     table = Table()
     with tempfile.TemporaryDirectory() as name:
@@ -278,6 +311,8 @@ def main() -> None:
             bench_manifests(table, options.manifests, options.rounds, folder, start)
         if options.images:
             bench_images(table, options.images, options.rounds, folder)
+        if options.history:
+            bench_history(table, options.history, folder)
         for cloud in CLOUDS:
             if options.clusters:
                 bench_cloud(table, cloud, options.clusters, options.rounds, folder)

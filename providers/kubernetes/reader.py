@@ -149,7 +149,10 @@ class _Reader:
             self._read_kind(KINDS[plural])
             if plural == "pods" and "replicasets" in self.scope.kinds:
                 self._read_lone_replicasets()
-        return self.fold.finish()
+        inventory = self.fold.finish()
+        inventory.asked = list(self.namespaces) if self.scope.namespaces else ["*"]
+        inventory.excluded = list(self.scope.exclude)
+        return inventory
 
     # -- namespaces ---------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 import typer
 
 from scanner import __version__
-from scanner.cli import bundles, catalogue, demo, matrix, scan
+from scanner.cli import bundles, catalogue, demo, history, matrix, scan
 from scanner.cli.options import EXIT_INTERRUPTED
 from scanner.config import ConfigError
 from scanner.destination import OutputError, PipeClosed, drop_stdout
@@ -39,6 +39,8 @@ app.add_typer(scan.app, name="scan")
 app.add_typer(bundles.collect, name="collect")
 app.command("evaluate")(bundles.evaluate)
 app.command("matrix")(matrix.show_matrix)
+app.add_typer(history.app, name="history")
+app.command("diff")(history.diff)
 app.add_typer(catalogue.app, name="checks")
 app.command()(demo.demo)
 

@@ -8,7 +8,9 @@ import gc
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -21,7 +23,7 @@ from scanner.cli.settings import percentage, statuses
 from scanner.cloud import JOINED, CloudResource
 from scanner.clusters import Clusters, Row
 from scanner.collect import Estate, Pending, Reading, Task
-from scanner.config import Config, Plan, Settings
+from scanner.config import Config, ConfigError, Plan, Settings
 from scanner.destination import PipeClosed, drop_stdout
 from scanner.engine import LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
@@ -46,10 +48,13 @@ from scanner.model import (
 from scanner.report import Ending, ScanInfo, coverage, outputs
 from scanner.summary import Tally
 
+if TYPE_CHECKING:
+    from scanner.history.recorder import Recorder
+
 NOT_ASKED = PlaneState.NOT_ASKED
 _CLEAN = (Status.PASS, Status.NOT_APPLICABLE)
 # Several reasons may hold at once: the exit code is the first one's.
-EXIT = {"nothing_read": 4, "gate_failed": 1, "incomplete": 3}
+EXIT = {"nothing_read": 4, "gate_failed": 1, "incomplete": 3, "history_not_written": 3}
 
 
 class Scan:
@@ -84,6 +89,8 @@ class Scan:
         self.late: list[tuple[Row, Reading, tuple[Plan, ...]]] = []  # whose checks need what other readings say
         self.judging: Cluster | None = None
         self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
+        self.history = _history(reporting, self.started_at, bool(settings.known_exploited))
+        self.history_failed = False
 
     def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
         """The exit code. Interrupted, it reports what is complete and names what was not read."""
@@ -103,6 +110,9 @@ class Scan:
                 self._judge_waiting()
             except KeyboardInterrupt:
                 self._give_up()
+                if self.history:  # what was not reached is not gone, what was new is new the next time too
+                    self.warnings.append("interrupted: the history stays as it was")
+                    self.history = None
                 self._finish()
                 return EXIT_INTERRUPTED
             return self._finish()
@@ -126,6 +136,8 @@ class Scan:
         estate = reading.estate
         cluster, account, gaps = estate.cluster, estate.account, estate.inventory.gaps
         self.joined.take(estate)
+        if self.history:
+            self.history.take_sources(estate.scans)
         self.images.take(estate)
         if account:
             known = self.accounts.setdefault((account.id, account.region), account)
@@ -141,6 +153,8 @@ class Scan:
         if not cluster:
             self.gaps += [(account, gap) for gap in (*gaps, *estate.scans.gaps)]
             self._evaluate(reading, estate.scope or f"files:{estate.name}", None, self._plans(estate), "account")
+            if self.history and account and not account.refused and account.data_plane is not NOT_ASKED:
+                self.history.listed(self.plans_of.get(None, ()), estate.scope, estate.observed_at)
             return
         row, again = self.clusters.join(estate, cluster)
         if again:
@@ -199,6 +213,8 @@ class Scan:
         if self.index_of:
             for gap in self.images.resolve(self.index_of, self.stop.is_set):
                 self.gaps.append((source_row(gap.what), gap))
+                if self.history:
+                    self.history.sources_lack = True
         self.images.judge(self._evaluate_images, self.clusters.row_of)
 
     def _evaluate_images(
@@ -244,8 +260,20 @@ class Scan:
         tally = Tally() if again else self.tally
         settings = dataclasses.replace(self.settings, plans=plans)
         listed = self.listed | LISTED
+        if self.history:
+            former = {row.cluster.id, *row.former, *estate.former} - {scope_id} if row else set()
+            self.history.cover(
+                plans,
+                scope_id,
+                estate.inventory,
+                estate.observed_at,
+                inside=part in ("inside", "running"),
+                hidden=context.unlisted,
+                also=former if part == "inside" else (),
+            )
+            listed |= self.history.wanted
         for finding in evaluate(estate.inventory, settings, context, tally, self.exemptions, listed, images):
-            self._add(finding, again=again, counted_as=cluster.id if cluster else scope_id)
+            self._add(finding, scope_id, again=again, counted_as=cluster.id if cluster else scope_id)
         if again and not self._decided():
             self.tally.counts.update({key: n for key, n in tally.counts.items() if key[3] in _CLEAN})
         self.judging = None
@@ -271,17 +299,23 @@ class Scan:
         )
         return (*inside, *outside)
 
-    def _add(self, finding: Finding, *, again: bool, counted_as: str) -> None:
+    def _add(self, finding: Finding, place: str, *, again: bool, counted_as: str) -> None:
         """An id is reported once, however many ways lead to its subject: the worst answer stands.
 
         `again` is whether this is a second look at its scope, which adds what the first did not show.
         """
+        if self.history and finding.status in _CLEAN:
+            self.history.clean(finding, place)
+            if finding.status not in self.listed:
+                return
         before = self.answers.get(finding.id)
         if before and WORST_FIRST.index(before[0]) <= WORST_FIRST.index(finding.status):
             return
         self.answers[finding.id] = (finding.status, finding.severity, finding.exemption is None)
         if again and finding.status in LISTED:
             self._recount(counted_as, finding, before)
+        if self.history and finding.status in LISTED:
+            finding = self.history.take(finding, place)
         if finding.status in self.listed:
             self.outputs.add(finding)
 
@@ -316,10 +350,11 @@ class Scan:
         self.gaps += self._closed()
         former = {old: row.cluster.ref for row in self.clusters.rows for old in row.former}
         self.tally.rename({old: ref.id for old, ref in former.items()})
+        complete = not self._incomplete()
+        self._save(complete)
         reasons = self._exit_reasons()
         code = next((code for reason, code in EXIT.items() if reason in reasons), 0)
         self.gaps.sort(key=lambda row: (row[0].name if row[0] else "", row[1].what, row[1].namespace))
-        complete = not self._incomplete()
         warnings = [*self.settings.warnings, *self.warnings, *self._notes(), *self.exemptions.warnings()]
         info = ScanInfo(self.id, self.started_at, utc_now(), self.settings.profile.name, complete, reasons, warnings)
         rows = sorted(self.clusters.rows, key=lambda row: (row.cluster.name, row.cluster.id))
@@ -341,12 +376,27 @@ class Scan:
             summary=self.tally.summary(bounded=not unseen),
             exit_code=code,
             gate=self._gate(),
+            changes=self.history.counts if self.history and not self.history_failed else None,
+            lifecycles=self.history.lifecycles if self.history else {},
         )
         try:
             self.outputs.finish(ending)
         except PipeClosed:
             drop_stdout()  # `| head` has seen enough: that changes nothing about the answer
         return code
+
+    def _save(self, complete: bool) -> None:
+        """To the history. What cannot be written there is in the report all the same."""
+        if not self.history:
+            return
+        from scanner.history.recorder import HistoryError, ScanRow
+
+        started, finished = int(self.started_at.timestamp()), int(utc_now().timestamp())
+        try:
+            self.history.save(ScanRow(self.id, started, finished, complete))
+        except HistoryError as error:
+            self.history_failed = True
+            self.warnings.append(f"history: {error}")
 
     def _notes(self) -> Iterator[str]:
         clusters = bool(self.clusters.rows or self.accounts)
@@ -384,10 +434,12 @@ class Scan:
         reached = judged or self.counts.read or listed or any(not _unread(row.cluster) for row in self.clusters.rows)
         if not reached or not (decided or self.tally.exempted or self.tally.unasked):
             reasons.append("nothing_read")
-        if self._over_gate():
+        if self._over_gate() or self._new_over_gate():
             reasons.append("gate_failed")
         if self._incomplete() and not self._tolerated():
             reasons.append("incomplete")
+        if self.history_failed:
+            reasons.append("history_not_written")
         return reasons
 
     def _over_gate(self) -> int:
@@ -395,8 +447,19 @@ class Scan:
         gate = self.reporting.fail_on
         return sum(n for s, n in self.tally.failing().items() if s.rank <= gate.rank) if gate else 0
 
+    def _new_over_gate(self) -> int:
+        gate = self.reporting.fail_on_new
+        return self.history.failing(gate) if gate and self.history else 0
+
     def _gate(self) -> str:
-        gate = self.reporting.fail_on
+        gate, new = self.reporting.fail_on, self.reporting.fail_on_new
+        if new and (gate is None or (self._new_over_gate() and not self._over_gate())):
+            over = self._new_over_gate()
+            if not self.history:
+                return "gate not applied: interrupted, so nobody knows what is new"
+            if not over:
+                return f"gate passed: nothing new of severity {new} or worse fails"
+            return f"gate failed: {over:,} new of severity {new} or worse (--fail-on-new {new}, exit code 1)"
         if gate is None:
             return ""
         over = self._over_gate()
@@ -436,6 +499,22 @@ class _Waiting:
 
     def estate(self) -> Estate:
         return msgspec.msgpack.decode(zlib.decompress(self.packed), type=Estate)
+
+
+def _history(reporting: Reporting, at: datetime, known_exploited: bool) -> Recorder | None:
+    """Raises ConfigError where it cannot be used: before anything is read."""
+    path = reporting.history
+    if path is None or path == "off":
+        if reporting.fail_on_new:
+            raise ConfigError("--fail-on-new needs a history to compare with: --history PATH")
+        return None
+    from scanner.cli.history import opened
+    from scanner.history.recorder import HistoryError, Recorder
+
+    try:
+        return Recorder(opened(Path(path)), at, known_exploited)
+    except HistoryError as error:
+        raise ConfigError(str(error)) from None
 
 
 # A second look at a cluster adds what the first one did not show.

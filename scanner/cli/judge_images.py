@@ -133,6 +133,8 @@ class ImageJudging:
         lost = Gap(what="pods", reason=GapReason.BAD_DATA, detail=f"{broken} of them or their parts are not understood")
         inside = Inventory(
             kinds=[*inventory.kinds, IMAGES],
+            asked=inventory.asked,
+            excluded=inventory.excluded,
             gaps=inventory.gaps_of(("pods",)) + ([lost] if broken else []),
             namespace_labels=inventory.namespace_labels,
             cloud_of_nodes=inventory.cloud_of_nodes,

@@ -104,6 +104,13 @@ class Reporting:
     fail_on: Annotated[
         Severity | None, option(help="Exit 1 if something of this severity or worse fails.", panel="Report")
     ] = None
+    history: Annotated[
+        str | None,
+        option(help="File that remembers findings, to tell what is new: PATH, or off (default).", panel="Report"),
+    ] = None
+    fail_on_new: Annotated[
+        Severity | None, option(help="Exit 1 if something fails that did not before.", panel="Report")
+    ] = None
     allow_incomplete: Annotated[
         bool, option("--allow-incomplete", help="Exit 0 although something could not be read.", panel="Report")
     ] = False

@@ -75,7 +75,8 @@ class Inside:
 
 @dataclass(frozen=True)
 class Look:
-    """What a look inside a cluster showed; `scope` is the base of finding ids, and `source` where that comes from."""
+    """What a look inside a cluster showed; `scope` is the base of finding ids, and `source` where that comes from.
+    `server` is the id that it has where the uid cannot be read."""
 
     inventory: Inventory
     uid: str | None
@@ -86,6 +87,7 @@ class Look:
     plane: PlaneState
     agents: dict[str, Collected[Json]] = field(default_factory=dict)
     scans: Scans = field(default_factory=Scans)
+    server: str = ""
 
 
 def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress: Progress) -> Look:
@@ -104,13 +106,14 @@ def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress
         scans = _scans(server, inventory, inside, scope)
     arc = found["arcConfig"].items if "arcConfig" in found else []
     keys = [*server_keys(server.server, server.ca), *(f"id:{item['id'].lower()}" for item in arc)]
+    identity = f"api_server:{server.identity()}"
     if facts.uid:
         id, source = facts.uid, "kube_system_uid"
     elif name in inside.cluster_ids:
         id, source = inside.cluster_ids[name], "config"
     else:
-        id, source = f"api_server:{server.identity()}", "api_server"
-    return Look(inventory, facts.uid, facts.version, id, source, keys, _plane(inventory), found, scans)
+        id, source = identity, "api_server"
+    return Look(inventory, facts.uid, facts.version, id, source, keys, _plane(inventory), found, scans, identity)
 
 
 def _agents(server: Connection, inventory: Inventory, inside: Inside) -> dict[str, Collected[Json]]:
@@ -182,6 +185,7 @@ def _context_task(context: Context, inside: Inside) -> Task:
                 cluster,
                 scope=look.scope,
                 keys=look.keys,
+                former=[look.server, f"context:{context.name}"],
                 agents=look.agents,
                 scans=look.scans,
             )

@@ -15,7 +15,7 @@ import msgspec
 
 from scanner.inventory import Counts
 from scanner.matrix import Matrix
-from scanner.model import Account, Cluster, ClusterRef, Finding, Gap
+from scanner.model import Account, Changes, Cluster, ClusterRef, Finding, Gap, Lifecycle
 from scanner.summary import Summary
 
 
@@ -63,7 +63,8 @@ def _coverage(refused: list[bool]) -> Coverage:
 class Ending:
     """What is known when the last finding is out. `gaps` are with their cluster or account, None for files.
 
-    `former` are ids under which clusters went into findings before it was known which clusters they are.
+    `former` are ids under which clusters went into findings before it was known which clusters they are, `lifecycles`
+    those of findings, by id, that went out with another. `changes` is None without a history.
     """
 
     scan: ScanInfo
@@ -78,6 +79,8 @@ class Ending:
     exit_code: int
     gate: str  # a sentence about --fail-on, "" without
     matrix: Matrix = field(default_factory=Matrix)
+    changes: Changes | None = None
+    lifecycles: Mapping[str, Lifecycle | None] = field(default_factory=dict)
 
 
 class Output(Protocol):

@@ -11,7 +11,7 @@ from scanner import __project__, __version__
 from scanner.destination import Destination
 from scanner.findings import SCHEMA_VERSION
 from scanner.matrix import Matrix
-from scanner.model import Account, Cluster, ClusterRef, Finding, Gap, GapReason, PlaneState
+from scanner.model import Account, Changes, Cluster, ClusterRef, Finding, Gap, GapReason, PlaneState
 from scanner.report import Coverage, Ending, ScanInfo
 from scanner.summary import Summary
 
@@ -74,6 +74,7 @@ class Report(msgspec.Struct):
     clusters: list[Cluster]
     summary: Summary
     matrix: Matrix
+    changes: Changes | None
     findings: list[Finding]
 
 
@@ -86,7 +87,7 @@ class JsonOutput:
         self._findings[finding.id] = finding
 
     def finish(self, ending: Ending) -> None:
-        findings = sorted((_resolved(f, ending.former) for f in self._findings.values()), key=sort_key)
+        findings = sorted((_resolved(f, ending) for f in self._findings.values()), key=sort_key)
         encode, write = msgspec.json.Encoder().encode, self._destination.write
         # One finding a line and one write, so that a large report is never in memory as a whole.
         write(encode(_without_findings(ending)).removesuffix(b"]}"))
@@ -113,11 +114,15 @@ def _without_findings(ending: Ending) -> Report:
         clusters=ending.clusters,
         summary=ending.summary,
         matrix=ending.matrix,
+        changes=ending.changes,
         findings=[],
     )
 
 
-def _resolved(finding: Finding, former: Mapping[str, ClusterRef]) -> Finding:
+def _resolved(finding: Finding, ending: Ending) -> Finding:
+    former: Mapping[str, ClusterRef] = ending.former
+    if finding.id in ending.lifecycles:
+        finding = msgspec.structs.replace(finding, lifecycle=ending.lifecycles[finding.id])
     if not finding.cluster or finding.cluster.id not in former:
         return finding
     return msgspec.structs.replace(finding, cluster=former[finding.cluster.id])

@@ -1,0 +1,292 @@
+"""Gathers what one scan sees and looks at, and gives it to the history when the scan is over."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from sys import intern
+from typing import Protocol
+
+import msgspec
+
+from scanner.check import INVALID_OBJECT, Check
+from scanner.cloud import JOINED
+from scanner.config import Plan
+from scanner.engine import UNCONFIGURED
+from scanner.history.lifecycle import (
+    EVERYTHING,
+    About,
+    Change,
+    Clean,
+    Cover,
+    Known,
+    Place,
+    Seen,
+    State,
+    Tonight,
+    compare,
+    counts,
+    is_old,
+)
+from scanner.inventory import Inventory
+from scanner.kube import KINDS
+from scanner.model import Changes, Finding, Lifecycle, ParameterValue, Severity, Status
+from scanner.vulnerabilities import Scans
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{6,64}")
+_OF_A_BUILD = re.compile(r"(?:image|digest|source\[.*\])$")  # in the evidence of images
+_SUMMARY_ROWS = ("Cluster", "Account", "Files")
+_NAMES = {kind.name for kind in KINDS.values()}
+
+
+class HistoryError(Exception):
+    """A history that cannot be used, and why: one sentence."""
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """The history at one moment, which `generation` names."""
+
+    generation: int
+    known: dict[str, Known]
+    last: dict[Place, int]
+
+
+class ScanRow(msgspec.Struct, frozen=True):
+    """One scan, as the history keeps it."""
+
+    id: str
+    started_at: int
+    finished_at: int
+    complete: bool
+
+
+class Store(Protocol):
+    """Where a history is kept. Both raise HistoryError."""
+
+    def load(self) -> Snapshot: ...
+
+    def save(
+        self, scan: ScanRow, tonight: Tonight, before: Snapshot, changes: Mapping[str, Change]
+    ) -> Mapping[str, Change]:
+        """Write `changes`, or those that there are where another scan was saved since `before`; gives what it wrote."""
+
+
+@dataclass(slots=True)
+class Recorder:
+    """`at` is the time of the scan: nothing is seen later than that, whatever a bundle says.
+
+    `sources` are those that tell of vulnerabilities; `sources_lack` is whether one of them could not be read.
+    """
+
+    store: Store
+    at: datetime
+    known_exploited: bool
+    tonight: Tonight = field(default_factory=Tonight)
+    changes: Mapping[str, Change] = field(default_factory=dict)
+    sources: set[str] = field(default_factory=set)
+    sources_lack: bool = False
+    before: Snapshot = field(init=False)
+    # Of findings that another scan has written while this one ran: as they are now, None where it looked later.
+    lifecycles: dict[str, Lifecycle | None] = field(default_factory=dict)
+    _params: dict[str, str] = field(default_factory=dict)  # by check: one scan has one set of them
+    _of_images: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.before = self.store.load()
+
+    @property
+    def wanted(self) -> frozenset[Status]:
+        """What has to be told beside what is listed: of known findings also that they are gone."""
+        return frozenset(Status) if self.before.known else frozenset()
+
+    # -- what was looked at -------------------------------------------------------------------------------------------
+
+    def take_sources(self, scans: Scans) -> None:
+        """Which sources there are decides what can be compared of images."""
+        self.sources |= {*scans.asked, *(scan.source for scan in scans.scans)}
+        self.sources_lack |= bool(scans.gaps)
+
+    def cover(
+        self,
+        plans: Iterable[Plan],
+        place: str,
+        inventory: Inventory,
+        observed_at: datetime,
+        *,
+        inside: bool,
+        hidden: tuple[str, ...] = (),
+        also: Iterable[str] = (),
+    ) -> None:
+        """What these checks look at in one place. `inside` is whether that is inside a cluster. `hidden` are the kinds
+        of clusters that may be in an account that refuses to list them. `also` are scopes that this place was known
+        under while nothing of it could be read."""
+        observed = self._seconds(observed_at)
+        broken = {item.resource.namespace or EVERYTHING for item in inventory.invalid}
+        for plan in plans:
+            check = plan.check
+            cover = Cover(
+                params=self._params_of(check, plan.parameters),
+                observed=observed,
+                asked=tuple(inventory.asked) if inside else (EVERYTHING,),
+                excluded=tuple(inventory.excluded),
+                refused=frozenset(broken | self._refused(plan, inventory, () if check.provider else hidden)),
+                lists=inside,
+                configured=plan.configured,
+            )
+            self.tonight.cover((place, check.id), cover)
+            for former in also:  # where there is nothing but lists that could not be read
+                self.tonight.cover((former, check.id), msgspec.structs.replace(cover, lists=False))
+        gaps = {gap.namespace for gap in inventory.gaps}
+        self.tonight.cover(
+            (place, INVALID_OBJECT.id),
+            Cover(
+                params=self._params_of(INVALID_OBJECT, ()),
+                observed=observed,
+                asked=tuple(inventory.asked),
+                excluded=tuple(inventory.excluded),
+                refused=frozenset(broken | gaps),
+                lists=inside,
+                kinds=frozenset(KINDS[plural].name for plural in inventory.kinds if plural in KINDS),
+            ),
+        )
+
+    def listed(self, plans: Iterable[Plan], place: str, observed_at: datetime) -> None:
+        """That an account tells of all of its clusters: what these checks do not know of a refused one is known."""
+        everything = Inventory(kinds=[*KINDS], asked=[EVERYTHING])
+        self.cover(plans, place, everything, observed_at, inside=False)
+
+    def _refused(self, plan: Plan, inventory: Inventory, hidden: tuple[str, ...]) -> set[str]:
+        kinds = {*inventory.kinds, *JOINED}
+        lacking = not hidden and not {*plan.subjects, *plan.needs} <= kinds
+        if lacking:
+            return {EVERYTHING}
+        return {gap.namespace for gap in inventory.gaps_of(hidden or plan.subjects)}
+
+    def _params_of(self, check: Check, parameters: tuple[ParameterValue, ...]) -> str:
+        if check.id not in self._params:
+            self._params[check.id] = digest_of([(p.name, p.value) for p in parameters])
+            if check.category == "vulnerability":
+                self._of_images.add(check.id)
+        return self._params[check.id]
+
+    # -- what was seen ------------------------------------------------------------------------------------------------
+
+    def take(self, finding: Finding, place: str) -> Finding:
+        """A finding that is to be listed; with its lifecycle, unless its place was looked at later before."""
+        for id in (finding.id, *finding.previous_ids):
+            self.tonight.clean.pop(id, None)
+        seen = seen_of(finding, place, self._params[finding.check], self._seconds(finding.observed_at))
+        self.tonight.seen[finding.id] = seen
+        return msgspec.structs.replace(finding, lifecycle=self._lifecycle(finding, seen))
+
+    def clean(self, finding: Finding, place: str) -> None:
+        """One that passes or does not apply: of use only where it is known."""
+        for id in (finding.id, *finding.previous_ids):
+            if id in self.before.known and finding.id not in self.tonight.seen:
+                namespace = finding.resource.namespace or ""
+                self.tonight.clean[id] = Clean(place, finding.check, namespace, self._params[finding.check])
+
+    def _lifecycle(self, finding: Finding, seen: Seen) -> Lifecycle | None:
+        if is_old(self.tonight, self.before.last, (seen.place, seen.check)):
+            return None
+        known = self.before.known
+        row = next((known[id] for id in (finding.id, *finding.previous_ids) if id in known), None)
+        opened = row is None or row.state is State.RESOLVED
+        state = State.NEW if row is None else State.REOPENED if opened else State.OPEN
+        first, last = row.first_seen if row else seen.observed, seen.observed
+        return Lifecycle(state.value, datetime.fromtimestamp(first, UTC), datetime.fromtimestamp(last, UTC), None, None)
+
+    def _seconds(self, time: datetime) -> int:
+        return min(seconds_of(time), seconds_of(self.at))
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def save(self, scan: ScanRow) -> None:
+        """Raises HistoryError; what is new and so on is told from what was known before the scan then."""
+        self._settle_images()
+        told = self.changes = dict(compare(self.before.known, self.tonight, self.before.last))
+        self.changes = self.store.save(scan, self.tonight, self.before, told)
+        if self.changes is not told:
+            for id in self.tonight.seen:
+                change = self.changes[id]
+                if change != told[id]:
+                    self.lifecycles[id] = change.after.lifecycle if change.after else None
+
+    def _settle_images(self) -> None:
+        """Checks of images compare with scans that asked the same sources, and say nothing where one was refused."""
+        told = digest_of([sorted(self.sources), self.known_exploited])
+        tonight = self.tonight
+        for place, cover in tonight.covers.items():
+            if place[1] in self._of_images:
+                refused = cover.refused | ({EVERYTHING} if self.sources_lack else set())
+                tonight.covers[place] = msgspec.structs.replace(cover, params=cover.params + told, refused=refused)
+        for id, seen in tonight.seen.items():
+            if seen.check in self._of_images:
+                tonight.seen[id] = msgspec.structs.replace(seen, params=seen.params + told)
+        for id, clean in tonight.clean.items():
+            if clean.check in self._of_images:
+                tonight.clean[id] = msgspec.structs.replace(clean, params=clean.params + told)
+
+    @property
+    def counts(self) -> Changes:
+        return Changes(**counts(self.changes))
+
+    def failing(self, worst: Severity) -> int:
+        """Findings of this severity or worse that fail, and did not the last time, exempted ones left out."""
+        return sum(
+            change.fails and Severity(self.tonight.seen[id].severity).rank <= worst.rank
+            for id, change in self.changes.items()
+        )
+
+
+def seconds_of(time: datetime) -> int:
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+
+
+def digest(finding: Finding) -> str:
+    """Of what makes a finding a changed one: not how often it occurs, nor which build of an image shows it or when that
+    was scanned."""
+    note = finding.exemption and [finding.exemption.reason, finding.exemption.owner, finding.exemption.expires]
+    told = (e for e in finding.evidence if finding.category != "vulnerability" or not _OF_A_BUILD.match(e.path))
+    evidence = [[e.path, _DIGEST.sub("", e.value), e.default] for e in told]
+    return digest_of([finding.status, finding.severity, finding.reason, note, evidence])
+
+
+def digest_of(value: object) -> str:
+    return hashlib.sha256(msgspec.json.encode(value)).hexdigest()[:16]
+
+
+def _about(finding: Finding) -> About:
+    r = finding.resource
+    if r.name == "*" and r.kind not in _NAMES:
+        return About.LIST
+    unset = finding.reason == UNCONFIGURED and r.kind in _SUMMARY_ROWS and not r.api_group
+    return About.PARAMETER if unset else About.OBJECT
+
+
+def seen_of(finding: Finding, place: str, params: str, observed: int) -> Seen:
+    r, cluster = finding.resource, finding.cluster
+    fails = finding.status is Status.FAIL and not finding.exemption and finding.reason != UNCONFIGURED
+    return Seen(
+        check=finding.check,
+        place=intern(place),
+        namespace=intern(r.namespace or ""),
+        kind=intern(r.kind),
+        name=r.name,
+        container=r.container or "",
+        cluster=cluster.name if cluster else "",
+        account=finding.account or "",
+        severity=finding.severity.value,
+        status=finding.status.value,
+        reason=finding.reason,
+        exempted=finding.exemption is not None,
+        about=_about(finding),
+        params=params,
+        digest=digest(finding),
+        observed=observed,
+        fails=fails,
+        previous_ids=finding.previous_ids,
+    )
