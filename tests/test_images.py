@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from support import NOW, evaluate, judge_images, settings
 
 from scanner.check import IMAGES
-from scanner.image_join import Images, digest_of
+from scanner.image_join import Images, digest_of, holds, part_of
 from scanner.image_ref import parse
 from scanner.inventory import Inventory, Root, RunningImage
 from scanner.kube import Resource
-from scanner.model import Evidence, Finding, Gap, GapReason
+from scanner.model import Account, Evidence, Finding, Gap, GapReason
 from scanner.running import Packed
 from scanner.vulnerabilities import ImageScan, Level, Platform, Scans, Vulnerability, level_of, registry_kind
 
@@ -274,6 +274,72 @@ def test_a_digest_that_was_asked_for_proves_nothing_where_the_node_tells_another
     assert why(judged([image], [scan(found())])) == ("fail", "vulnerable")
     pinned = running(f"{REPO}@{A}", image=f"{REPO}@{INDEX}")
     assert why(judged([pinned], [scan(digest=INDEX)], indexes=MULTI)) == ("pass", "")
+
+
+def test_an_index_that_does_not_hold_what_the_node_tells_vouches_for_nothing():
+    other = {INDEX: [Platform(A, AMD)]}
+    image = running(f"{REPO}@{B}", image=f"{REPO}@{INDEX}")
+    assert why(judged([image], [scan(platform=None)], indexes=other)) == ("unknown", "not_certain")
+
+
+def test_variants_are_other_platforms():
+    indexes = {INDEX: [Platform(A, "linux/arm/v6"), Platform(B, "linux/arm/v7")]}
+    image = running(f"{REPO}@{B}", platform="linux/arm")
+    scans = [scan(digest=B, platform=None), scan(found(), digest=INDEX, platform="linux/arm/v6")]
+    assert why(judged([image], scans, indexes=indexes)) == ("pass", "")
+
+
+def test_registries_are_asked_of_what_they_hold_too():
+    store = Images(NOW)
+    told = [scan(registry="acme.azurecr.io", tags=("v1",)), scan(registry="acme.azurecr.io", digest=B, platform=None)]
+    by_tag = scan(registry="acme.azurecr.io", digest="", tags=("v2",))
+    store.take(Scans(scans=[*told, by_tag]))
+    assert list(store.unsure_stored()) == [("acme.azurecr.io", "shop/web", A)]
+    store.add_index(A, [Platform(B, AMD)])
+    assert list(store.unsure_stored()) == []
+
+
+AWS, GCP = "111122223333.dkr.ecr.eu-west-1.amazonaws.com", "europe-docker.pkg.dev/shop"
+
+
+@pytest.mark.parametrize(
+    ("account", "region", "provider", "kind", "part", "own"),
+    [
+        ("111122223333", "eu-west-1", "aws", "aws", AWS, True),
+        ("111122223333", None, "aws", "aws", AWS, True),
+        ("111122223333", "eu-west-2", "aws", "aws", AWS, False),
+        ("222233334444", "eu-west-1", "aws", "aws", AWS, False),
+        ("shop", None, "gcp", "gcp", GCP, True),
+        ("op", None, "gcp", "gcp", GCP, False),
+        ("shop", None, "gcp", "aws", GCP, False),
+        ("shop", None, "azure", "azure", "shop.azurecr.io", False),
+    ],
+)
+def test_whose_registry_it_is(account, region, provider, kind, part, own):
+    assert holds(Account(id=account, provider=provider, name="x", region=region), kind, part) is own
+
+
+@pytest.mark.parametrize(("kind", "part"), [("gcp", "h/p"), ("aws", "h"), ("azure", "h"), ("", "h")])
+def test_what_of_a_registry_belongs_to_one_account(kind, part):
+    assert part_of(kind, "h", "p/r/i") == part
+
+
+def test_what_was_refused_in_a_namespace_is_no_reason_elsewhere():
+    store = Images(NOW)
+    roots = [Root(Resource("apps", "Deployment", name, "web"), [], [running()]) for name in ("a", "b")]
+    gaps = [Gap(what="trivy-operator", reason=GapReason.FORBIDDEN, namespace="a")]
+    refused = {group.resource.namespace: group.subjects[0].manifests[0].gaps for group in store.running(roots, gaps)}
+    assert refused == {"a": (gaps[0],), "b": ()}
+
+
+def test_who_knows_images_of_a_cluster():
+    store = Images(NOW)
+    store.take(Scans(scans=[scan(registry="acme.azurecr.io"), scan(registry="docker.io", unfinished="not_scanned")]))
+    store.take(Scans(scans=[scan(registry="quay.io", source="trivy-operator")], cluster="look 1"))
+    assert store.knows({"azure"}, frozenset())
+    assert not store.knows({"dockerhub", ""}, frozenset())
+    assert store.knows({"dockerhub"}, frozenset({"look 1"}))
+    assert not store.knows({"dockerhub"}, frozenset({"look 2"}))
 
 
 def asked_of_registries(images, scans, **said):
