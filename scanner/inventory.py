@@ -31,7 +31,7 @@ class Shape(msgspec.Struct):
             del self.names[PODS_KEPT:]
 
 
-class RunningImage(msgspec.Struct, frozen=True, order=True, omit_defaults=True):
+class RunningImage(msgspec.Struct, frozen=True, order=True, omit_defaults=True, gc=False):
     """What one container of some pods runs: the image that was asked for, and what the node says that it got.
 
     `image_id` is as the status has it, "" before the container was created; `platform` is the nodes' (linux/arm64), ""

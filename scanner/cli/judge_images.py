@@ -144,6 +144,8 @@ class ImageJudging:
         )
         told = bool(estate.scans.asked) and not estate.scans.gaps
         self.insides.append(_Inside(row, scope, alone, Packed(inventory.roots), told))
+        for root in inventory.roots:  # packed: the rest is judged without them
+            root.images = []
 
     # -- judging ------------------------------------------------------------------------------------------------------
 
