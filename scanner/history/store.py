@@ -204,13 +204,15 @@ def _use_wal(connection: sa.Connection) -> None:
 def _transaction(connection: sa.Connection) -> Iterator[None]:
     """The driver would begin at the first write: two scans would then compare with the same past."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+    done = False
     try:
         yield
         connection.exec_driver_sql("COMMIT")
-    except BaseException:
-        with contextlib.suppress(SQLAlchemyError):  # of a full disk SQLite has rolled back itself
-            connection.exec_driver_sql("ROLLBACK")
-        raise
+        done = True
+    finally:
+        if not done:
+            with contextlib.suppress(SQLAlchemyError):  # of a full disk SQLite has rolled back itself
+                connection.exec_driver_sql("ROLLBACK")
 
 
 def _generation(connection: sa.Connection) -> int:
