@@ -25,7 +25,7 @@ from scanner.inventory import Counts
 from scanner.kube import printable
 from scanner.model import Collected, GapReason
 from scanner.plain import plain
-from scanner.vulnerabilities import ImageScan, Platform, Scans, Shared, Vulnerability, level_of
+from scanner.vulnerabilities import ImageScan, Platform, Scans, Shared, Vulnerability, distinct, level_of
 
 Json = dict[str, Any]
 
@@ -265,7 +265,7 @@ class _Images:
                 _incomplete(scan, why)
                 self.stopped = why if error.reason in _LASTING else ""
                 refused = why if error.reason is GapReason.FORBIDDEN else ""
-            scan.vulnerabilities = _distinct(scan.vulnerabilities)
+            scan.vulnerabilities = distinct(scan.vulnerabilities)
 
     def _findings(self, repository: str, scan: ImageScan) -> None:
         counted, detail = False, OS_ONLY
@@ -317,7 +317,7 @@ class _Images:
             return
         why = self._active(kinds)
         for scan in self.images.values():
-            scan.vulnerabilities = _distinct(scan.vulnerabilities)
+            scan.vulnerabilities = distinct(scan.vulnerabilities)
             if why and not scan.unfinished:
                 _incomplete(scan, why)
 
@@ -560,16 +560,6 @@ def _leaves(index: str, entries: dict[str, list[_Entry]]) -> list[_Entry]:
                 seen.add(digest)
                 waiting.append(digest)
     return found
-
-
-def _distinct(found: list[Vulnerability]) -> list[Vulnerability]:
-    """Each package once for each vulnerability, as it is rated worst."""
-    distinct: dict[tuple[str, str, str], Vulnerability] = {}
-    for one in found:
-        other = distinct.setdefault((one.id, one.package, one.installed), one)
-        if one.level.rank < other.level.rank:
-            distinct[one.id, one.package, one.installed] = one
-    return list(distinct.values())
 
 
 def _installed(package: Json) -> str:

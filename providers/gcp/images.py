@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from scanner.image_ref import ImageRef, parse
 from scanner.plain import plain
-from scanner.vulnerabilities import ImageScan, Level, Platform, Shared, Vulnerability, level_of, registry_kind
+from scanner.vulnerabilities import ImageScan, Level, Platform, Shared, Vulnerability, distinct, level_of, registry_kind
 
 Json = dict[str, Any]
 
@@ -225,7 +225,7 @@ class Images:
             scanned_at=analysis.time,
             unfinished=analysis.unfinished,
             detail=analysis.detail,
-            vulnerabilities=_distinct(image.found),
+            vulnerabilities=distinct(image.found),
             account=self._account,
         )
 
@@ -364,16 +364,6 @@ def _fixed(issue: Json) -> str:
 def _version(version: Json) -> str:
     parts = [part for part in (_text(version, "name"), _text(version, "revision")) if part]
     return (_text(version, "fullName") or "-".join(parts))[:100]
-
-
-def _distinct(found: Iterable[Vulnerability]) -> list[Vulnerability]:
-    """Of several alike the gravest."""
-    gravest: dict[tuple[str, str, str], Vulnerability] = {}
-    for one in found:
-        known = gravest.setdefault((one.id, one.package, one.installed), one)
-        if one.level.rank < known.level.rank:
-            gravest[one.id, one.package, one.installed] = one
-    return list(gravest.values())
 
 
 def _object(holder: Json, name: str) -> Json:
