@@ -27,6 +27,7 @@ from scanner.kube import WORKLOADS, printable
 from scanner.model import ParameterValue, Severity, text
 from scanner.ports import parse_ports
 from scanner.profiles import PROFILES, Profile
+from scanner.sinks.settings import NamedSink, ObjectsSink, SecurityHubSink, SentinelSink, SplunkSink, WebhookSink
 
 DEFAULT_LABELS = ("app.kubernetes.io/*", "team", "owner", "environment")
 
@@ -140,6 +141,13 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cluster_ids: dict[str, str] = {}
     labels: tuple[str, ...] = DEFAULT_LABELS
     outputs: tuple[str, ...] = ()
+    sinks: tuple[NamedSink, ...] = ()
+
+    def __post_init__(self) -> None:
+        labels = [sink.label for sink in self.sinks]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two sinks are called {label}: give each a name")
 
 
 def load(path: Path) -> Config:
@@ -167,10 +175,11 @@ _TARGETS = (
     *(AksTarget, EksTarget, GkeTarget, KubeconfigTarget, ManifestsTarget),
     *(BundlesTarget, VulnerabilitiesTarget, JfrogTarget),
 )
+_SINKS = (SplunkSink, SentinelSink, SecurityHubSink, ObjectsSink, WebhookSink)
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
 _KEYS = (
     *Config.__struct_fields__,
-    *(name for target in (Target, *_TARGETS) for name in target.__struct_fields__),
+    *(name for target in (Target, *_TARGETS, NamedSink, *_SINKS) for name in target.__struct_fields__),
     *ChecksSection.__struct_fields__,
     *Exemption.__struct_fields__,
     *Resources.__struct_fields__,

@@ -13,9 +13,9 @@ import trustme
 from proxyserver import Proxy
 from registryserver import Reply, Server
 
-from providers.registries import http
+from providers import http
+from providers.http import HttpError, UsageError
 from providers.registries.api import Login, Registries, host_of, logins, platforms
-from providers.registries.http import RegistryError, UsageError
 from scanner.normalize import NotUnderstood
 from scanner.vulnerabilities import Platform
 
@@ -94,7 +94,7 @@ def asked(registry, *, login=None, body=INDEX, repository="team/app", wanted="",
 
 
 def failure(registry, **options):
-    with pytest.raises(RegistryError) as caught:
+    with pytest.raises(HttpError) as caught:
         asked(registry, **options)
     assert PASSWORD not in str(caught.value)
     assert caught.value.detail.isprintable()
@@ -330,7 +330,7 @@ def test_a_realm_with_a_user_of_its_own_is_none():
     with Server(registry) as server:
         registry.realm = server.url.replace("//", "//x@") + "/token"
         made = Registries({server.host: Login(USER, PASSWORD)}, 2.0)
-        with pytest.raises(RegistryError):
+        with pytest.raises(HttpError):
             made.index(server.host, "team/app", digest(INDEX))
         assert "/token" not in server.paths()
         made.http.close()
@@ -357,7 +357,7 @@ def test_who_gives_tokens_for_a_registry(registry, realm, trusted):
     if trusted:
         assert made._realm(registry, realm) == realm
     else:
-        with pytest.raises(RegistryError):
+        with pytest.raises(HttpError):
             made._realm(registry, realm)
 
 

@@ -12,8 +12,9 @@ import pytest
 from proxyserver import Proxy
 from registryserver import Reply, Server
 
-from providers.registries import http, xray
-from providers.registries.http import UsageError
+from providers import http
+from providers.http import UsageError
+from providers.registries import xray
 from scanner.cli.image_sources import xray_task
 from scanner.cli.options import Running
 from scanner.config import ConfigError

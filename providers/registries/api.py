@@ -19,7 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 from msgspec import Raw
 
-from providers.registries.http import Answer, Http, RegistryError, UsageError, is_address, is_loopback, refusal
+from providers.http import Answer, Http, HttpError, UsageError, is_address, is_loopback, refusal
 from scanner import image_ref, wire
 from scanner.model import GapReason
 from scanner.normalize import NotUnderstood, decode
@@ -168,7 +168,7 @@ class Registries:
 
     def index(self, registry: str, repository: str, digest: str) -> list[Platform] | None:
         """The platforms of a multi-platform image, as image_ref names it. None where the registry is not to be asked,
-        has none of that digest, or it is a manifest of one platform. Raises RegistryError."""
+        has none of that digest, or it is a manifest of one platform. Raises HttpError."""
         login = self._known.get(registry)
         usable = _REPOSITORY.fullmatch(repository) and len(repository) <= _LONGEST_REPOSITORY
         if login is None or not usable or not DIGEST.fullmatch(digest):
@@ -180,11 +180,11 @@ class Registries:
         if answer.status != 200:
             raise refusal(url, answer)
         if hashlib.sha256(answer.body).hexdigest() != digest.removeprefix("sha256:"):
-            raise RegistryError(GapReason.BAD_DATA, f"{registry} answered with something else than {digest}")
+            raise HttpError(GapReason.BAD_DATA, f"{registry} answered with something else than {digest}")
         try:
             return platforms(answer.body)
         except NotUnderstood as error:
-            raise RegistryError(GapReason.BAD_DATA, f"an index of {registry} is not understood: {error}") from None
+            raise HttpError(GapReason.BAD_DATA, f"an index of {registry} is not understood: {error}") from None
 
     def _get(self, registry: str, repository: str, login: Login, url: str) -> Answer:
         granted = self._granted.get((registry, repository), "")
@@ -198,14 +198,14 @@ class Registries:
         return answer
 
     def _grant(self, registry: str, repository: str, login: Login, answer: Answer) -> str:
-        """What to send along, by what the registry asks for. Raises RegistryError."""
+        """What to send along, by what the registry asks for. Raises HttpError."""
         scheme, _, rest = answer.headers.get("WWW-Authenticate", "").partition(" ")
         asked = {name.lower(): value for name, value in _CHALLENGE.findall(rest)}
         if scheme.lower() == "basic" and login.password and login.user != "<token>":
             return login.basic
         if scheme.lower() != "bearer" or "realm" not in asked:
             detail = f"{registry} asks for credentials in a way that is not known here"
-            raise RegistryError(GapReason.BAD_DATA, detail, 401)
+            raise HttpError(GapReason.BAD_DATA, detail, 401)
         realm = self._realm(registry, asked["realm"])
         about = {"service": asked.get("service", ""), "scope": f"repository:{repository}:pull"}
         if login.identity:
@@ -245,9 +245,9 @@ class Registries:
         return host in self._known or family
 
 
-def _untrusted(registry: str, host: str) -> RegistryError:
+def _untrusted(registry: str, host: str) -> HttpError:
     detail = f"{registry} sends to {plain(host) or 'nowhere'} for a token, which is not trusted with credentials"
-    return RegistryError(GapReason.BAD_DATA, detail, 401)
+    return HttpError(GapReason.BAD_DATA, detail, 401)
 
 
 def _base(registry: str) -> str:
@@ -267,5 +267,5 @@ def _token(registry: str, body: bytes) -> str:
         found = _Token()
     token = found.token or found.access_token or ""
     if not token or not token.isascii() or not token.isprintable():
-        raise RegistryError(GapReason.BAD_DATA, f"what gives tokens for {registry} gave none", 401)
+        raise HttpError(GapReason.BAD_DATA, f"what gives tokens for {registry} gave none", 401)
     return token

@@ -18,8 +18,8 @@ from urllib.parse import quote, urlsplit
 import msgspec
 from msgspec import Raw
 
+from providers.http import Answer, Http, HttpError, UsageError, check_url, refusal
 from providers.registries.api import MOST, platforms
-from providers.registries.http import Answer, Http, RegistryError, UsageError, check_url, refusal
 from scanner import wire
 from scanner.kube import printable
 from scanner.model import Gap, GapReason, utc_now
@@ -223,14 +223,14 @@ class _Xray:
         try:
             return decode(body, kind)
         except NotUnderstood as error:
-            raise RegistryError(GapReason.BAD_DATA, f"an answer of {self._host} is not understood: {error}") from None
+            raise HttpError(GapReason.BAD_DATA, f"an answer of {self._host} is not understood: {error}") from None
 
-    def _failed(self, error: RegistryError, about: str, right: str) -> None:
+    def _failed(self, error: HttpError, about: str, right: str) -> None:
         self._failures += 1
         self._refused = self._refused or error.status == 401
         self._gap(error, about, right)
 
-    def _gap(self, error: RegistryError, about: str, right: str) -> None:
+    def _gap(self, error: HttpError, about: str, right: str) -> None:
         permission = right if error.status == 403 else ""
         self._add(error.reason, f"{about}: {error.detail}", permission)
 
@@ -247,7 +247,7 @@ class _Xray:
         """Those that hold images; virtual ones show again what is in others."""
         try:
             found = self._decoded(self._get(_REPOSITORIES, _SUMMARIES), tuple[_Repository, ...])
-        except RegistryError as error:
+        except HttpError as error:
             self._failed(error, "repositories", "Read on the repositories")
             return []
         usable = [r for r in found if r.package_type.lower() in _PACKAGES and r.type.upper() != "VIRTUAL"]
@@ -263,14 +263,14 @@ class _Xray:
         self._failures = 0
         try:
             listed = self._listed(repository)
-        except RegistryError as error:
+        except HttpError as error:
             self._gap(error, f"images of {repository.key}", repository.right)
             return
         self._read_indexes(repository, listed)
         yield from self._scans(repository, listed)
 
     def _listed(self, repository: _Repository) -> list[_Image]:
-        """Raises RegistryError."""
+        """Raises HttpError."""
         names = [{"name": _MANIFEST}, {"name": _INDEX}]
         where = msgspec.json.encode({"repo": repository.stored, "$or": names}).decode()
         query = f'items.find({where}).include("repo","path","name","sha256")'
@@ -295,12 +295,12 @@ class _Xray:
 
     def _read_indexes(self, repository: _Repository, listed: Iterable[_Image]) -> None:
         """Which platforms they have. Where that cannot be read they are known by their digests alone."""
-        odd: list[RegistryError] = []
+        odd: list[HttpError] = []
         for image in listed:
             if image.index and image.digest not in self._indexes:
                 try:
                     self._indexes[image.digest] = self._entries(f"{repository.stored}/{image.paths[0]}/{_INDEX}", image)
-                except RegistryError as error:
+                except HttpError as error:
                     odd.append(error)
                     if error.status != 404 and error.reason is not GapReason.BAD_DATA:
                         break  # nor could the next
@@ -308,14 +308,14 @@ class _Xray:
             self._gap(odd[0], f"platforms of {len(odd)} images of {repository.key}, the first", repository.right)
 
     def _entries(self, path: str, image: _Image) -> list[Platform]:
-        """Raises RegistryError."""
+        """Raises HttpError."""
         body = self._get(f"/artifactory/{quote(path)}", MOST)
         if f"sha256:{hashlib.sha256(body).hexdigest()}" != image.digest:
-            raise RegistryError(GapReason.BAD_DATA, f"{printable(path)} is not what its digest says")
+            raise HttpError(GapReason.BAD_DATA, f"{printable(path)} is not what its digest says")
         try:
             return platforms(body) or []
         except NotUnderstood as error:
-            raise RegistryError(GapReason.BAD_DATA, f"{printable(path)} is not understood: {error}") from None
+            raise HttpError(GapReason.BAD_DATA, f"{printable(path)} is not understood: {error}") from None
 
     # -- Xray ---------------------------------------------------------------------------------------------------------
 
@@ -349,9 +349,9 @@ class _Xray:
         try:
             given = self._decoded(self._post(_SUMMARY, body, "application/json", _SUMMARIES), _Summary)
             if given.artifacts is None and given.errors is None:
-                raise RegistryError(GapReason.BAD_DATA, f"an answer of {self._host} says nothing of any image")
+                raise HttpError(GapReason.BAD_DATA, f"an answer of {self._host} says nothing of any image")
             return self._by_path(given, paths)
-        except RegistryError as error:
+        except HttpError as error:
             if error.too_large and len(batch) > 1:
                 half = len(batch) // 2
                 return self._summaries(repository, batch[:half]) | self._summaries(repository, batch[half:])
@@ -411,7 +411,7 @@ class _Xray:
         body = msgspec.json.encode({"repo": repository.stored, "path": path})
         try:
             told = self._decoded(self._post(_STATUS, body, "application/json", _LITTLE), _Status)
-        except RegistryError as error:
+        except HttpError as error:
             if error.status == 404:
                 scan.detail = "Xray does not tell when it scanned the image"
                 return
@@ -452,7 +452,7 @@ class _Xray:
                 yield self._shared.found(id, level, package, version, fixed, score)
 
 
-def _refused(url: str, answer: Answer) -> RegistryError:
+def _refused(url: str, answer: Answer) -> HttpError:
     error = refusal(url, answer)
     if answer.status == 401:
         error.detail += ": the access token was not accepted; it may have expired"

@@ -32,8 +32,8 @@ def index_of(sources: ImageSources, running: Running) -> IndexOf | None:
     """What registries say of indexes, where there are credentials for any. Raises ConfigError."""
     if sources.registry_auth is None:
         return None
+    from providers.http import HttpError, UsageError
     from providers.registries import api
-    from providers.registries.http import RegistryError, UsageError
 
     try:
         known = api.logins(sources.registry_auth)
@@ -46,7 +46,7 @@ def index_of(sources: ImageSources, running: Running) -> IndexOf | None:
     def index(registry: str, repository: str, digest: str) -> list[Platform] | Gap | None:
         try:
             return registries.index(registry, repository, digest)
-        except RegistryError as error:
+        except HttpError as error:
             return Gap(what=registry, reason=error.reason, detail=error.detail, time=utc_now())
 
     return index
@@ -74,8 +74,8 @@ def _reading(name: str, found: Scans) -> Reading:
 
 def xray_task(url: str, token: str, running: Running) -> Task:
     """What JFrog Xray says of the images of an Artifactory; raises ConfigError where it cannot be asked."""
+    from providers.http import UsageError
     from providers.registries import xray
-    from providers.registries.http import UsageError
 
     try:
         url = xray.check(url, token)

@@ -1,4 +1,4 @@
-"""HTTPS to registries: only to hosts that were named, without redirects, and with answers that end."""
+"""HTTPS to what is no cloud: only to hosts that were named, without redirects, and with answers that end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TRANSIENT = {429: GapReason.THROTTLED} | dict.fromkeys((502, 503, 504), GapReas
 _REASONS = {401: GapReason.FORBIDDEN, 403: GapReason.FORBIDDEN, 404: GapReason.NOT_FOUND} | _TRANSIENT
 
 
-class RegistryError(CloudError):
+class HttpError(CloudError):
     """A request that got no usable answer. `status` is the HTTP status, if there was one; `too_large` that less might
     be answered."""
 
@@ -96,11 +96,12 @@ def check_url(url: str) -> str:
 class Http:
     """Requests to a few servers. For one thread."""
 
-    def __init__(self, request_timeout: float, deadline: float | None = None) -> None:
+    def __init__(self, request_timeout: float, deadline: float | None = None, *, attempts: int = _ATTEMPTS) -> None:
         """`request_timeout` is how long a server may be silent, in seconds; `deadline` the time.monotonic() at which
-        everything ends."""
+        everything ends; `attempts` how often a request is sent at most."""
         self.sleep = time.sleep  # replaced in tests
         self._timeout = request_timeout
+        self._attempts = attempts
         self._deadline = math.inf if deadline is None else deadline
         self._limit = Limit()
         self._managers: dict[str, Any] = {}
@@ -110,21 +111,21 @@ class Http:
             manager.clear()
 
     def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, *, most: int) -> Answer:
-        """The answer, of whatever status, with a body of at most `most` bytes. Raises RegistryError.
+        """The answer, of whatever status, with a body of at most `most` bytes. Raises HttpError.
 
-        429, 502 to 504 and broken connections are tried again, up to five times in all and never past the deadline;
-        so nothing may be asked that must not be done twice.
+        429, 502 to 504 and broken connections are tried again, never past the deadline: so nothing may be asked that
+        must not be done twice.
         """
-        for attempt in range(1, _ATTEMPTS):
+        for attempt in range(1, self._attempts):
             try:
                 return self._ask_once(method, url, headers, body, most)
-            except RegistryError as error:
+            except HttpError as error:
                 if not error.retry:
                     raise
                 self._wait(attempt, error)
         return self._ask_once(method, url, headers, body, most)
 
-    def _wait(self, attempt: int, error: RegistryError) -> None:
+    def _wait(self, attempt: int, error: HttpError) -> None:
         seconds = error.wait or _BACKOFF * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - only jitter
         seconds = min(seconds, _LONGEST_WAIT)
         if time.monotonic() + seconds >= self._deadline:
@@ -143,7 +144,7 @@ class Http:
 
         now = time.monotonic()
         if now >= self._deadline:
-            raise RegistryError(GapReason.TIMEOUT, f"the time was up before {_host(url)} was asked")
+            raise HttpError(GapReason.TIMEOUT, f"the time was up before {_host(url)} was asked")
         self._limit.at = min(now + _WHOLE_ANSWER * self._timeout, self._deadline)
         self._limit.size = most + _HEADERS
         left = self._limit.at - now
@@ -165,10 +166,10 @@ class Http:
             raise _failure(url, error) from error
         except Endless as error:
             reason = GapReason.TIMEOUT if error.slow else GapReason.BAD_DATA
-            raise RegistryError(reason, f"{_host(url)}: {error}", too_large=not error.slow) from None
+            raise HttpError(reason, f"{_host(url)}: {error}", too_large=not error.slow) from None
         except ValueError as error:  # a chunk size, length or encoding that cannot be
             detail = f"{_host(url)} sent an answer that cannot be read: {plain(str(error))}"
-            raise RegistryError(GapReason.BAD_DATA, detail) from error
+            raise HttpError(GapReason.BAD_DATA, detail) from error
         finally:
             if response is not None:
                 response.close()
@@ -202,17 +203,17 @@ def _open(origin: str) -> Any:
     if not proxy or is_loopback(parts.hostname or "") or proxy_bypass(parts.netloc):
         return urllib3.PoolManager(maxsize=1, **options)
     if not proxies.has_usable_login(proxy):
-        raise RegistryError(GapReason.NOT_CONFIGURED, f"the proxy to {parts.netloc} cannot be used: {proxies.ADVICE}")
+        raise HttpError(GapReason.NOT_CONFIGURED, f"the proxy to {parts.netloc} cannot be used: {proxies.ADVICE}")
     way = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
     if way.scheme not in ("http", "https") or not way.hostname:
-        raise RegistryError(GapReason.NOT_CONFIGURED, f"the proxy to {parts.netloc} must be an http or https URL")
+        raise HttpError(GapReason.NOT_CONFIGURED, f"the proxy to {parts.netloc} must be an http or https URL")
     login = f"{unquote(way.username)}:{unquote(way.password or '')}" if way.username else None
     bare = way._replace(netloc=way.netloc.rpartition("@")[2]).geturl()
     try:
         headers = urllib3.make_headers(proxy_basic_auth=login)
         return urllib3.ProxyManager(bare, maxsize=1, proxy_headers=headers, **options)
     except (urllib3.exceptions.HTTPError, ValueError):
-        raise RegistryError(GapReason.NOT_CONFIGURED, f"the proxy to {parts.netloc} has no usable URL") from None
+        raise HttpError(GapReason.NOT_CONFIGURED, f"the proxy to {parts.netloc} has no usable URL") from None
 
 
 def _tls() -> ssl.SSLContext:
@@ -224,10 +225,10 @@ def _tls() -> ssl.SSLContext:
         return ssl.create_default_context(cafile=bundle)
     except (OSError, ValueError):  # ssl.SSLError is an OSError
         detail = f"{plain(bundle or 'the system')} holds no usable PEM certificates"
-        raise RegistryError(GapReason.NOT_CONFIGURED, detail) from None
+        raise HttpError(GapReason.NOT_CONFIGURED, detail) from None
 
 
-def refusal(url: str, answer: Answer) -> RegistryError:
+def refusal(url: str, answer: Answer) -> HttpError:
     """What an answer says that is no success."""
     reason = _REASONS.get(answer.status, GapReason.SERVER_ERROR if answer.status >= 500 else GapReason.BAD_DATA)
     detail = f"{_host(url)} answered {answer.status}"
@@ -235,28 +236,28 @@ def refusal(url: str, answer: Answer) -> RegistryError:
         detail += ": redirects are not followed"
     after = answer.headers.get("Retry-After", "").strip()
     wait = float(after) if after.isdecimal() and len(after) < 10 else None
-    return RegistryError(reason, detail, answer.status, retry=answer.status in _TRANSIENT, wait=wait)
+    return HttpError(reason, detail, answer.status, retry=answer.status in _TRANSIENT, wait=wait)
 
 
-def _failure(url: str, error: Exception) -> RegistryError:
+def _failure(url: str, error: Exception) -> HttpError:
     from urllib3 import exceptions
 
     host = _host(url)
     if isinstance(error, exceptions.ProxyError):
         detail = f"{host} cannot be reached through the proxy: {plain(str(error.original_error))}"
-        return RegistryError(GapReason.UNREACHABLE, detail)
+        return HttpError(GapReason.UNREACHABLE, detail)
     if isinstance(error, exceptions.SSLError):
         why = error.args[0] if error.args else error
         told = getattr(why, "verify_message", "") or getattr(why, "reason", "") or why
-        return RegistryError(GapReason.UNREACHABLE, f"TLS with {host} failed: {plain(str(told))}")
+        return HttpError(GapReason.UNREACHABLE, f"TLS with {host} failed: {plain(str(told))}")
     if isinstance(error, exceptions.NewConnectionError):  # by its class a time-out too, which it is not
         why = getattr(error.__cause__, "strerror", None) or "no connection"
-        return RegistryError(GapReason.UNREACHABLE, f"{host} cannot be reached: {plain(str(why)).lower()}")
+        return HttpError(GapReason.UNREACHABLE, f"{host} cannot be reached: {plain(str(why)).lower()}")
     if isinstance(error, exceptions.TimeoutError):
-        return RegistryError(GapReason.TIMEOUT, f"{host} did not answer in time")
+        return HttpError(GapReason.TIMEOUT, f"{host} did not answer in time")
     why = error.args[1] if len(error.args) > 1 else error
     detail = f"{host} broke off its answer: {plain(str(why)) or type(why).__name__}"
-    return RegistryError(GapReason.UNREACHABLE, detail, retry=True)
+    return HttpError(GapReason.UNREACHABLE, detail, retry=True)
 
 
 def _host(url: str) -> str:
