@@ -263,12 +263,13 @@ def bench_images(table: Table, sizes: Sequence[int], rounds: int, folder: Path) 
 HISTORY = """
 import gc, sys
 from pathlib import Path
+from scanner.history.database import Database
 from scanner.history.lifecycle import About, Cover, Seen, Tonight, compare
 from scanner.history.recorder import ScanRow
 from scanner.history.store import SqliteStore
 path, count, night = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 gc.disable()
-history = SqliteStore(path, now=night)
+history = SqliteStore(Database(path, now=night))
 before, tonight = history.load(), Tonight()
 for n in range(count):
     check, cluster = f"k8s-{n % 120:03}", f"cluster-{n % 100}"

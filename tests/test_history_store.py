@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from cli import kubeposture, process
 from test_history import CHECK, PLACE, YESTERDAY, cover, night, seen
 
-from scanner.history import store
+from scanner.history import database, store
+from scanner.history.database import Database
 from scanner.history.lifecycle import Event, State, Tonight, compare, counts
 from scanner.history.recorder import HistoryError, ScanRow
 from scanner.history.store import DAY, SqliteStore
@@ -27,9 +28,13 @@ def path(tmp_path):
     return tmp_path / "history.db"
 
 
+def opened(path, now=NOW):
+    return SqliteStore(Database(path, now=now))
+
+
 def save(path, tonight, now=NOW, before=None):
     """What it wrote; `before` is what the scan saw at its start."""
-    history = SqliteStore(path, now=now)
+    history = opened(path, now)
     before = before or history.load()
     changes = dict(compare(before.known, tonight, before.last))
     return counts(history.save(ScanRow("scan", now - 1, now, True), tonight, before, changes))
@@ -41,9 +46,9 @@ def many(count, **more):
 
 def test_what_is_written_is_read_again(path):
     assert save(path, night({"f": seen()}))["new"] == 1
-    assert SqliteStore(path, now=NOW).load().known == YESTERDAY
-    assert SqliteStore(path, now=NOW).load().last == {(PLACE, CHECK): 100}
-    [row] = SqliteStore(path, now=NOW).rows()
+    assert opened(path).load().known == YESTERDAY
+    assert opened(path).load().last == {(PLACE, CHECK): 100}
+    [row] = opened(path).rows()
     assert (row["id"], row["name"], row["status"], row["state"]) == ("f", "web", "fail", "new")
     assert oct(path.stat().st_mode & 0o777) == "0o600"
 
@@ -53,22 +58,22 @@ def test_every_event_is_kept(path):
     assert save(path, night({"f": seen(digest="e", status="unknown", observed=200)}, observed=200)) == {
         "new": 0, "resolved": 1, "changed": 1, "reopened": 0, "unchanged": 0, "incomparable": 0,
     }  # fmt: skip
-    rows = {row["id"]: row for row in SqliteStore(path, now=NOW).rows()}
+    rows = {row["id"]: row for row in opened(path).rows()}
     assert (rows["f"]["status"], rows["f"]["state"], rows["f"]["failed_at"]) == ("unknown", "open", 100)
     assert (rows["g"]["state"], rows["g"]["close_reason"], rows["g"]["resolved_at"]) == ("resolved", "deleted", 200)
     assert (rows["g"]["name"], rows["g"]["last_seen"]) == ("other", 100)
     again = night({"f": seen(observed=300), "g": seen(observed=300)}, observed=300)
     assert save(path, again)["reopened"] == 1
-    assert [row["id"] for row in SqliteStore(path, now=NOW).rows([State.REOPENED])] == ["g"]
+    assert [row["id"] for row in opened(path).rows([State.REOPENED])] == ["g"]
 
 
 def test_an_incomparable_night_changes_no_row(path):
     save(path, many(3))
-    before = SqliteStore(path, now=NOW).rows()
+    before = opened(path).rows()
     assert save(path, night(refused=frozenset({"*"}), observed=200))["incomparable"] == 3
     assert save(path, many(3, observed=50))["incomparable"] == 3  # older than what is known
-    assert SqliteStore(path, now=NOW).rows() == before
-    assert SqliteStore(path, now=NOW).load().last == {(PLACE, CHECK): 200}
+    assert opened(path).rows() == before
+    assert opened(path).load().last == {(PLACE, CHECK): 200}
 
 
 def test_a_renamed_check_leaves_one_row(path):
@@ -76,13 +81,13 @@ def test_a_renamed_check_leaves_one_row(path):
     renamed = night({"g": seen(check="k8s-new", previous_ids=("f",))})
     renamed.cover((PLACE, "k8s-new"), cover())
     assert save(path, renamed)["unchanged"] == 1
-    [row] = SqliteStore(path, now=NOW).rows()
+    [row] = opened(path).rows()
     assert (row["id"], row["check"], row["first_seen"]) == ("g", "k8s-new", 100)
     assert save(path, renamed)["unchanged"] == 1
 
 
 def test_of_two_scans_at_once_the_second_compares_with_the_first(path):
-    before = SqliteStore(path, now=NOW).load()
+    before = opened(path).load()
     assert save(path, many(5), before=before)["new"] == 5
     assert save(path, many(7), before=before) == {
         "new": 2, "resolved": 0, "changed": 0, "reopened": 0, "unchanged": 5, "incomparable": 0,
@@ -91,7 +96,7 @@ def test_of_two_scans_at_once_the_second_compares_with_the_first(path):
 
 def test_scans_side_by_side_lose_nothing(path):
     """Each of its own place, all from the same start."""
-    before, found, start = SqliteStore(path, now=NOW).load(), [], threading.Barrier(4)
+    before, found, start = opened(path).load(), [], threading.Barrier(4)
 
     def scan(number):
         tonight = Tonight({f"{number}-{n}": seen(place=f"uid-{number}") for n in range(500)})
@@ -105,7 +110,7 @@ def test_scans_side_by_side_lose_nothing(path):
     for thread in threads:
         thread.join()
     assert found == [500] * 4
-    assert len(SqliteStore(path, now=NOW).load().known) == 2_000
+    assert len(opened(path).load().known) == 2_000
 
 
 def test_files_that_appear_at_once_become_one_history(path):
@@ -114,7 +119,7 @@ def test_files_that_appear_at_once_become_one_history(path):
     def use():
         start.wait()
         try:
-            SqliteStore(path, now=NOW)
+            opened(path)
         except HistoryError as error:
             errors.append(error)
 
@@ -125,7 +130,7 @@ def test_files_that_appear_at_once_become_one_history(path):
         thread.join()
     assert not errors
     with sqlite3.connect(path) as connection:
-        assert connection.execute("select version from migrations").fetchall() == [(1,)]
+        assert connection.execute("select version from migrations").fetchall() == [(2,)]
     connection.close()
 
 
@@ -148,10 +153,10 @@ save(Path({path!r}), many(3_000, observed=200))
 @pytest.mark.parametrize("name", ["_generation", "_write", "_write_coverage"])
 def test_a_scan_that_is_killed_has_written_nothing(path, name):
     save(path, many(10))
-    before = SqliteStore(path, now=NOW).rows()
+    before = opened(path).rows()
     script = DYING.format(paths=[os.getcwd(), os.path.dirname(__file__)], name=name, path=str(path))
     assert subprocess.run([sys.executable, "-c", script], timeout=60, check=False).returncode == -signal.SIGKILL
-    assert SqliteStore(path, now=NOW).rows() == before
+    assert opened(path).rows() == before
     assert save(path, many(3_000, observed=300))["new"] == 2_990
 
 
@@ -159,15 +164,15 @@ def test_resolved_findings_and_scans_are_forgotten_after_a_while(path):
     save(path, night({"f": seen(observed=NOW)}, observed=NOW))
     save(path, night(observed=NOW + 1), now=NOW + 1)
     save(path, night(observed=NOW + 1), now=NOW + 90 * DAY)
-    assert [row["state"] for row in SqliteStore(path, now=NOW).rows()] == ["resolved"]
+    assert [row["state"] for row in opened(path).rows()] == ["resolved"]
     save(path, night(observed=NOW + 1), now=NOW + 90 * DAY + 2)
-    assert SqliteStore(path, now=NOW).rows() == []
+    assert opened(path).rows() == []
     save(path, night({"f": seen(observed=NOW + 3)}, observed=NOW + 3), now=NOW + 401 * DAY)
     with sqlite3.connect(path) as connection:
         assert connection.execute("select count(*) from scans").fetchone() == (3,)
     connection.close()
     save(path, night(refused=frozenset({"*"}), observed=NOW + 4), now=NOW + 2_000 * DAY)
-    assert len(SqliteStore(path, now=NOW).rows()) == 1  # open ones stay
+    assert len(opened(path).rows()) == 1  # open ones stay
 
 
 # -- files that cannot be used ----------------------------------------------------------------------------------------
@@ -197,17 +202,17 @@ def foreign(path):
 
 
 def future(path):
-    SqliteStore(path, now=NOW)
-    execute(path, "insert into migrations values (2, 0)")
+    opened(path)
+    execute(path, "insert into migrations values (3, 0)")
 
 
 def no_version(path):
-    SqliteStore(path, now=NOW)
+    opened(path)
     execute(path, "delete from migrations")
 
 
 def no_columns(path):
-    SqliteStore(path, now=NOW)
+    opened(path)
     execute(path, "drop table findings", "create table findings (id text)")
 
 
@@ -221,7 +226,7 @@ def odd_values(path):
     [
         (write_text, "file is not a database"),
         (foreign, "is a database of something else"),
-        (future, "has history version 2; this kubeposture knows version 1: update it"),
+        (future, "has history version 3; this kubeposture knows version 2: update it"),
         (no_version, "it has no version"),
         (no_columns, "no such column"),
         (odd_values, "it is damaged"),
@@ -250,14 +255,14 @@ def test_a_history_on_a_read_only_file_system_is_said_before_the_scan(path, monk
     connection = sqlite3.connect(path)  # keeps the files beside it, which could not be made there
     connection.execute("select * from findings")
     url = f"sqlite:///file:{path}?mode=ro&uri=true"
-    monkeypatch.setattr(store, "_engine", lambda path: sa.create_engine(url, isolation_level="AUTOCOMMIT"))
+    monkeypatch.setattr(database, "_engine", lambda path: sa.create_engine(url, isolation_level="AUTOCOMMIT"))
     with pytest.raises(HistoryError, match="cannot be used as a history: attempt to write a readonly database"):
-        SqliteStore(path, now=NOW)
+        opened(path)
     connection.close()
 
 
 def test_a_full_disk_costs_the_history_and_not_the_report(path):
-    SqliteStore(path, now=NOW)
+    opened(path)
 
     def limited():
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, 2**16))  # enough for the file, and not for the findings
@@ -275,7 +280,7 @@ def test_a_full_disk_costs_the_history_and_not_the_report(path):
     assert (len(report["findings"]), report["changes"]) == (300, None)
     assert report["scan"]["exit_reasons"] == ["history_not_written"]
     assert any("history.db: cannot be written" in warning for warning in report["scan"]["warnings"])
-    assert SqliteStore(path, now=NOW).rows() == []
+    assert opened(path).rows() == []
 
 
 def test_without_the_library_one_sentence_says_what_to_install(path, tmp_path):
@@ -301,9 +306,20 @@ def test_the_gate_is_of_new_fails_only(path):
     assert run(path.with_name("other.db"), "--fail-on-new", "critical").code == 0
 
 
-def test_the_gate_needs_a_history():
-    result = kubeposture("scan", "manifests", "-", "--fail-on-new", "high", stdin="{}")
-    assert (result.code, "--history PATH" in result.stderr) == (2, True)
+def test_the_gate_needs_a_history_which_is_in_the_state_directory(tmp_path, monkeypatch):
+    off = kubeposture("scan", "manifests", "-", "--fail-on-new", "high", "--history", "off", stdin="{}")
+    assert (off.code, "not --history off" in off.stderr) == (2, True)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert run("off").code == 0
+    assert not (tmp_path / "state").exists()
+    kubeposture("scan", "manifests", "-", "-c", CHECK, "--fail-on-new", "high", stdin="{}")
+    folder = tmp_path / "state" / "kubeposture"
+    assert ((folder / "history.db").stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert kubeposture("history", "list", "-o", "json").stdout.strip() == "[]"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    lost = kubeposture("scan", "manifests", "-", "--fail-on-new", "high", stdin="{}")
+    assert (lost.code, "name a file with --history" in lost.stderr) == (2, True)
 
 
 def test_what_is_known_is_listed(path):
@@ -313,10 +329,10 @@ def test_what_is_known_is_listed(path):
     assert max(map(len, listed.stdout.splitlines())) <= 100
     [row] = json.loads(kubeposture("history", "list", path, "-o", "json").stdout)
     assert (row["state"], row["name"], row["failed_at"]) == ("new", "web", row["first_seen"])
-    assert json.loads(kubeposture("history", "show", path, row["id"], "-o", "json").stdout) == row
-    assert row["id"] in kubeposture("history", "show", path, row["id"]).stdout
+    assert json.loads(kubeposture("history", "show", row["id"], path, "-o", "json").stdout) == row
+    assert row["id"] in kubeposture("history", "show", row["id"], path).stdout
     assert kubeposture("history", "list", path, "--state", "resolved", "-o", "json").stdout.strip() == "[]"
-    assert kubeposture("history", "show", path, "kp1_0").code == 2
+    assert kubeposture("history", "show", "kp1_0", path).code == 2
     missing = kubeposture("history", "list", path.with_name("none"))
     assert (missing.code, path.with_name("none").exists()) == (2, False)
 

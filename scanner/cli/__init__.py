@@ -17,7 +17,7 @@ from typing import NoReturn
 import typer
 
 from scanner import __version__
-from scanner.cli import bundles, catalogue, demo, history, matrix, scan
+from scanner.cli import bundles, catalogue, deliver, demo, history, matrix, scan
 from scanner.cli.options import EXIT_INTERRUPTED
 from scanner.config import ConfigError
 from scanner.destination import OutputError, PipeClosed, drop_stdout
@@ -29,7 +29,7 @@ app = typer.Typer(
     help="""Judge the security posture of Kubernetes clusters and manifests.
 
     What could not be read is unknown, never clean. Exit codes: 0 done, 1 a gate failed, 2 usage, 3 incomplete,
-    4 nothing was read, 70 internal error.""",
+    4 nothing was read, 5 events are not delivered, 70 internal error.""",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None if os.environ.get("TERM") == "dumb" else "rich",
@@ -39,6 +39,7 @@ app.add_typer(scan.app, name="scan")
 app.add_typer(bundles.collect, name="collect")
 app.command("evaluate")(bundles.evaluate)
 app.command("matrix")(matrix.show_matrix)
+app.command("deliver")(deliver.deliver)
 app.add_typer(history.app, name="history")
 app.command("diff")(history.diff)
 app.add_typer(catalogue.app, name="checks")

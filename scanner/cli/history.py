@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,10 +16,12 @@ import typer
 from scanner.config import ConfigError
 
 if TYPE_CHECKING:
+    from scanner.history.database import Database
     from scanner.history.lifecycle import Change
-    from scanner.history.store import SqliteStore
+    from scanner.history.outbox import Standing
     from scanner.model import Finding
 
+_REFUSED = 20  # refused events that are shown
 _TIMES = ("first_seen", "last_seen", "failed_at", "resolved_at")
 
 
@@ -35,25 +38,62 @@ class Shown(StrEnum):
 
 app = typer.Typer(help="What is known of findings from scan to scan.", no_args_is_help=True)
 
-HistoryFile = Annotated[Path, typer.Argument(help="The file that scans were given as --history.", show_default=False)]
+HistoryFile = Annotated[
+    Path | None, typer.Argument(help="The file that scans were given as --history.", show_default=False)
+]
+HistoryOption = Annotated[
+    Path | None,
+    typer.Option("--history", help="The file that scans were given.", show_default=False, rich_help_panel="Target"),
+]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration file; kubeposture.yaml here by default.", rich_help_panel="Target"),
+]
 Output = Annotated[Format, typer.Option("-o", "--output", help="table or json.", show_default=False)]
 Report = Annotated[Path, typer.Argument(help="A report in JSON: scan with -o json=FILE.", show_default=False)]
 
 
-def opened(path: Path) -> SqliteStore:
-    """The history at a path; raises ConfigError where what keeps it is not installed, and HistoryError."""
+def default_path() -> Path:
+    """In the user's state directory, as the XDG Base Directory Specification has it."""
+    state = os.environ.get("XDG_STATE_HOME") or ""
+    folder = Path(state) if os.path.isabs(state) else Path.home() / ".local" / "state"
+    return folder / "kubeposture" / "history.db"
+
+
+def opened(path: Path | None) -> Database:
+    """The history at a path, made where there is none; raises ConfigError where what keeps it is not installed, and
+    HistoryError."""
     try:
-        from scanner.history.store import SqliteStore
+        from scanner.history.database import Database
     except ModuleNotFoundError as error:
         if error.name and error.name.startswith("scanner"):
             raise
         raise ConfigError("--history needs SQLAlchemy: pip install 'kubeposture[history]'") from None
-    return SqliteStore(path, now=int(time.time()))
+    if path is None:
+        path = default_path()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            from scanner.kube import printable
+
+            said = f"{printable(path.parent)}: cannot be made: {error.strerror}"
+            raise ConfigError(f"{said}: name a file with --history") from None
+    return Database(path, now=int(time.time()))
+
+
+def existing(path: Path | None) -> Database:
+    """The same of one that is there already."""
+    from scanner.kube import printable
+
+    path = path or default_path()
+    if not path.is_file():
+        raise ConfigError(f"{printable(path)}: no such history: scan with --history PATH")
+    return opened(path)
 
 
 @app.command("list")
 def list_findings(
-    path: HistoryFile,
+    path: HistoryFile = None,
     state: Annotated[Shown, typer.Option(help="open, resolved or all.", show_default=False)] = Shown.OPEN,
     output: Output = Format.TABLE,
 ) -> None:
@@ -77,8 +117,8 @@ def list_findings(
 
 @app.command("show")
 def show_finding(
-    path: HistoryFile,
     id: Annotated[str, typer.Argument(help="Id of the finding: kp1_…", show_default=False)],
+    path: HistoryFile = None,
     output: Output = Format.TABLE,
 ) -> None:
     """All that is known of one finding."""
@@ -86,7 +126,7 @@ def show_finding(
 
     rows = _rows(path, id=id)
     if not rows:
-        raise ConfigError(f"{printable(path)}: knows no finding {printable(id)}")
+        raise ConfigError(f"{printable(path or default_path())}: knows no finding {printable(id)}")
     if output is Format.JSON:
         _print_json(rows[0])
         return
@@ -94,20 +134,83 @@ def show_finding(
         typer.echo(f"{name + ':':<14}{'-' if value in (None, '') else printable(value, 80)}")
 
 
-def _rows(path: Path, states: Iterable[Any] = (), id: str = "") -> list[dict[str, Any]]:
+def _rows(path: Path | None, states: Iterable[Any] = (), id: str = "") -> list[dict[str, Any]]:
     from scanner.history.recorder import HistoryError
-    from scanner.kube import printable
 
-    if not path.is_file():
-        raise ConfigError(f"{printable(path)}: no such history: scan with --history PATH")
     try:
-        rows = opened(path).rows(states, id)
+        database = existing(path)
+        from scanner.history.store import SqliteStore
+
+        rows = SqliteStore(database).rows(states, id)
     except HistoryError as error:
         raise ConfigError(str(error)) from None
     for row in rows:
         for name in _TIMES:
             row[name] = None if row[name] is None else _time(row[name])
     return rows
+
+
+@app.command("sinks")
+def show_sinks(path: HistoryFile = None, output: Output = Format.TABLE) -> None:
+    """What the receivers of events have, what waits for them, and what they refused."""
+    from scanner.history.recorder import HistoryError
+    from scanner.kube import printable
+
+    try:
+        database = existing(path)
+        from scanner.history.outbox import Outbox
+
+        outbox = Outbox(database)
+        found = [_sink_row(standing, outbox.refused(standing.name, _REFUSED)) for standing in outbox.standings()]
+    except HistoryError as error:
+        raise ConfigError(str(error)) from None
+    if output is Format.JSON:
+        _print_json(found)
+        return
+    heads = ("sink", "since", "open", "waiting", "refused", "oldest that waits")
+    names = ("name", "since", "open", "waiting", "refused", "oldest")
+    _print_table(heads, (24, 20, 9, 9, 9, 20), [[str(row[name] or "-") for name in names] for row in found])
+    for row in found:
+        for letter in row["why"]:
+            what = f"{printable(row['name'])} refused {printable(letter['id'])}"
+            typer.echo(f"{what}: {printable(letter['reason'], 500)}")
+
+
+def _sink_row(standing: Standing, refused: Iterable[tuple[bytes, str]]) -> dict[str, Any]:
+    """`why` has the oldest of what was refused."""
+    from scanner.history.telling import unpacked
+
+    times = {
+        name: None if value is None else _time(value)
+        for name, value in (("since", standing.since), ("oldest", standing.oldest))
+    }
+    letters = [{"id": _id_of(unpacked(event)), "reason": reason} for event, reason in refused]
+    return {**msgspec.structs.asdict(standing), **times, "why": letters}
+
+
+def _id_of(event: Mapping[str, Any]) -> str:
+    """Of the finding that an event is about, else of the event."""
+    found: str = event.get("finding_info", event["metadata"])["uid"]
+    return found
+
+
+@app.command("forget")
+def forget_sink(
+    sink: Annotated[str, typer.Argument(help="Name of the sink.", show_default=False)], path: HistoryFile = None
+) -> None:
+    """Forget what a sink was told, and what waits for it: the next scan with --deliver tells it everything anew."""
+    from scanner.history.recorder import HistoryError
+    from scanner.kube import printable
+
+    try:
+        database = existing(path)
+        from scanner.history.outbox import Outbox
+
+        known = Outbox(database).forget(sink)
+    except HistoryError as error:
+        raise ConfigError(str(error)) from None
+    if not known:
+        raise ConfigError(f"no sink {printable(sink)} was ever told anything")
 
 
 def _time(seconds: int) -> str:

@@ -9,7 +9,6 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,7 +22,7 @@ from scanner.cli.settings import percentage, statuses
 from scanner.cloud import JOINED, CloudResource
 from scanner.clusters import Clusters, Row
 from scanner.collect import Estate, Pending, Reading, Task
-from scanner.config import Config, ConfigError, Plan, Settings
+from scanner.config import Config, Plan, Settings
 from scanner.destination import PipeClosed, drop_stdout
 from scanner.engine import LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
@@ -37,6 +36,7 @@ from scanner.model import (
     WORST_FIRST,
     Account,
     Cluster,
+    ClusterRef,
     Finding,
     Gap,
     GapReason,
@@ -49,7 +49,7 @@ from scanner.report import Ending, ScanInfo, coverage, outputs
 from scanner.summary import Tally
 
 if TYPE_CHECKING:
-    from scanner.history.recorder import Recorder
+    from scanner.cli.remember import Memory
 
 NOT_ASKED = PlaneState.NOT_ASKED
 _CLEAN = (Status.PASS, Status.NOT_APPLICABLE)
@@ -89,8 +89,10 @@ class Scan:
         self.late: list[tuple[Row, Reading, tuple[Plan, ...]]] = []  # whose checks need what other readings say
         self.judging: Cluster | None = None
         self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
-        self.history = _history(reporting, self.started_at, bool(settings.known_exploited))
-        self.history_failed = False
+        self.memory = _memory(reporting, config, settings, self.id, self.started_at)
+        self.history = self.memory.recorder if self.memory else None
+        self.incomplete = False
+        self.former: dict[str, ClusterRef] = {}
 
     def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
         """The exit code. Interrupted, it reports what is complete and names what was not read."""
@@ -112,8 +114,7 @@ class Scan:
                 self._give_up()
                 if self.history:  # what was not reached is not gone, what was new is new the next time too
                     self.warnings.append("interrupted: the history stays as it was")
-                    self.history = None
-                self._finish()
+                self._finish(interrupted=True)
                 return EXIT_INTERRUPTED
             return self._finish()
 
@@ -140,23 +141,14 @@ class Scan:
             self.history.take_sources(estate.scans)
         self.images.take(estate)
         if account:
-            known = self.accounts.setdefault((account.id, account.region), account)
-            known.refused = known.refused and account.refused  # refused by one look and read by another is read
-            known.closed = known.closed and account.closed
-            self.account_rows[account.id, account.region] = estate.scope
-            if account.closed:
-                return  # told for all regions of the account together, at the end
-        self.counts.add(estate.inventory.counts)
-        if not (cluster or account or estate.inventory.kinds):  # a source of vulnerabilities and nothing else
-            self.gaps += [(source_row(estate.name), gap) for gap in estate.scans.gaps]
-            return
+            self._take_account(account, estate.scope)
         if not cluster:
-            self.gaps += [(account, gap) for gap in (*gaps, *estate.scans.gaps)]
-            self._evaluate(reading, estate.scope or f"files:{estate.name}", None, self._plans(estate), "account")
-            if self.history and account and not account.refused and account.data_plane is not NOT_ASKED:
-                self.history.listed(self.plans_of.get(None, ()), estate.scope, estate.observed_at)
+            self._judge_without_cluster(reading)
             return
+        self.counts.add(estate.inventory.counts)
         row, again = self.clusters.join(estate, cluster)
+        if self.memory:
+            self.memory.look_at(row, estate)
         if again:
             self.warnings.append(f"{estate.name} is a cluster that another target shows too: it is reported once")
         self.gaps += [(row.cluster, gap) for gap in (*gaps, *estate.scans.gaps) if gap.what not in KINDS]
@@ -167,6 +159,29 @@ class Scan:
                 self.waiting.append(_Waiting(row, cluster.data_plane, zlib.compress(msgspec.msgpack.encode(estate), 1)))
             else:
                 self._judge_inside(row, reading)
+
+    def _take_account(self, account: Account, scope: str) -> None:
+        known = self.accounts.setdefault((account.id, account.region), account)
+        known.refused = known.refused and account.refused  # refused by one look and read by another is read
+        known.closed = known.closed and account.closed
+        self.account_rows[account.id, account.region] = scope
+
+    def _judge_without_cluster(self, reading: Reading) -> None:
+        """Files, an account, or a source of vulnerabilities and nothing else."""
+        estate = reading.estate
+        account, gaps = estate.account, estate.inventory.gaps
+        if account and account.closed:
+            return  # told for all regions of the account together, at the end
+        self.counts.add(estate.inventory.counts)
+        if self.memory:
+            self.memory.look(estate)
+        if not (account or estate.inventory.kinds):
+            self.gaps += [(source_row(estate.name), gap) for gap in estate.scans.gaps]
+            return
+        self.gaps += [(account, gap) for gap in (*gaps, *estate.scans.gaps)]
+        self._evaluate(reading, estate.scope or f"files:{estate.name}", None, self._plans(estate), "account")
+        if self.history and account and not account.refused and account.data_plane is not NOT_ASKED:
+            self.history.listed(self.plans_of.get(None, ()), estate.scope, estate.observed_at)
 
     def _judge_outside(self, row: Row, reading: Reading) -> None:
         """What its cloud says of the cluster."""
@@ -346,24 +361,50 @@ class Scan:
             gap = Gap(what="regions", reason=GapReason.FORBIDDEN, detail=detail, by_policy=True, time=utc_now())
             yield Account(id=id, provider=rows[0].provider, name=id, refused=True), gap
 
-    def _finish(self) -> int:
+    def _finish(self, *, interrupted: bool = False) -> int:
         self.gaps += self._closed()
-        former = {old: row.cluster.ref for row in self.clusters.rows for old in row.former}
-        self.tally.rename({old: ref.id for old, ref in former.items()})
-        complete = not self._incomplete()
-        self._save(complete)
+        self.gaps.sort(key=lambda row: (row[0].name if row[0] else "", row[1].what, row[1].namespace))
+        self.former = {old: row.cluster.ref for row in self.clusters.rows for old in row.former}
+        self.tally.rename({old: ref.id for old, ref in self.former.items()})
+        for row in self.clusters.rows:
+            row.cluster.tags = shown(row.cluster.tags, self.settings.labels)
+        self.warnings += [*self._notes(), *self.exemptions.warnings()]
+        self.incomplete = self._incomplete() and not self._tolerated()
+        if self.memory:
+            self._keep(self.memory, interrupted=interrupted)
+        ending = self._ending()
+        try:
+            self.outputs.finish(ending)
+        except PipeClosed:
+            drop_stdout()  # `| head` has seen enough: that changes nothing about the answer
+        return ending.exit_code
+
+    def _keep(self, memory: Memory, *, interrupted: bool) -> None:
+        """To the history. What cannot be written there is in the report all the same."""
+        for name in sorted(memory.recorder.nameless):
+            why = "the uid of its namespace kube-system could not be read"
+            self.warnings.append(f"history: {name} is not compared with what is known of it: {why}")
+        if interrupted:
+            self.history = None
+            memory.give_up(self._ending())
+        else:
+            memory.save(self.id, self.started_at, self._ending, lambda row: self.clusters.row_of(row).cluster.id)
+        memory.close()
+        if memory.failed:
+            self.warnings.append(f"history: {memory.failed}")
+
+    def _ending(self) -> Ending:
+        """What is known by now."""
         reasons = self._exit_reasons()
         code = next((code for reason, code in EXIT.items() if reason in reasons), 0)
-        self.gaps.sort(key=lambda row: (row[0].name if row[0] else "", row[1].what, row[1].namespace))
-        warnings = [*self.settings.warnings, *self.warnings, *self._notes(), *self.exemptions.warnings()]
-        info = ScanInfo(self.id, self.started_at, utc_now(), self.settings.profile.name, complete, reasons, warnings)
+        warnings = [*self.settings.warnings, *self.warnings]
+        profile, complete = self.settings.profile.name, not self._incomplete()
+        info = ScanInfo(self.id, self.started_at, utc_now(), profile, complete, reasons, warnings)
         rows = sorted(self.clusters.rows, key=lambda row: (row.cluster.name, row.cluster.id))
-        for row in rows:
-            row.cluster.tags = shown(row.cluster.tags, self.settings.labels)
         accounts, regions = coverage(self.accounts.values())
         unseen = accounts.refused or regions.refused or any(_unseen(row.cluster) for row in rows)
         clusters = [row.cluster for row in rows]
-        ending = Ending(
+        return Ending(
             scan=info,
             clusters=clusters,
             gaps=self.gaps,
@@ -371,32 +412,14 @@ class Scan:
             cluster_counts={id(row.cluster): row.counts for row in rows},
             accounts=accounts,
             regions=regions,
-            former=former,
+            former=self.former,
             matrix=matrix(self.tally, clusters, self.settings.checks, self.account_rows),
             summary=self.tally.summary(bounded=not unseen),
             exit_code=code,
             gate=self._gate(),
-            changes=self.history.counts if self.history and not self.history_failed else None,
+            changes=self.history.counts if self.history and not self._forgotten else None,
             lifecycles=self.history.lifecycles if self.history else {},
         )
-        try:
-            self.outputs.finish(ending)
-        except PipeClosed:
-            drop_stdout()  # `| head` has seen enough: that changes nothing about the answer
-        return code
-
-    def _save(self, complete: bool) -> None:
-        """To the history. What cannot be written there is in the report all the same."""
-        if not self.history:
-            return
-        from scanner.history.recorder import HistoryError, ScanRow
-
-        started, finished = int(self.started_at.timestamp()), int(utc_now().timestamp())
-        try:
-            self.history.save(ScanRow(self.id, started, finished, complete))
-        except HistoryError as error:
-            self.history_failed = True
-            self.warnings.append(f"history: {error}")
 
     def _notes(self) -> Iterator[str]:
         clusters = bool(self.clusters.rows or self.accounts)
@@ -436,11 +459,16 @@ class Scan:
             reasons.append("nothing_read")
         if self._over_gate() or self._new_over_gate():
             reasons.append("gate_failed")
-        if self._incomplete() and not self._tolerated():
+        if self.incomplete:
             reasons.append("incomplete")
-        if self.history_failed:
+        if self._forgotten:
             reasons.append("history_not_written")
         return reasons
+
+    @property
+    def _forgotten(self) -> bool:
+        """Whether the history could not be written."""
+        return self.memory is not None and bool(self.memory.failed)
 
     def _over_gate(self) -> int:
         """Fails of the gate's severity or worse; what only lacks a parameter is not among them."""
@@ -501,20 +529,13 @@ class _Waiting:
         return msgspec.msgpack.decode(zlib.decompress(self.packed), type=Estate)
 
 
-def _history(reporting: Reporting, at: datetime, known_exploited: bool) -> Recorder | None:
-    """Raises ConfigError where it cannot be used: before anything is read."""
-    path = reporting.history
-    if path is None or path == "off":
-        if reporting.fail_on_new:
-            raise ConfigError("--fail-on-new needs a history to compare with: --history PATH")
+def _memory(reporting: Reporting, config: Config, settings: Settings, id: str, at: datetime) -> Memory | None:
+    """Imported on use: most runs remember nothing."""
+    if not (reporting.history or reporting.fail_on_new or reporting.deliver):
         return None
-    from scanner.cli.history import opened
-    from scanner.history.recorder import HistoryError, Recorder
+    from scanner.cli.remember import remember
 
-    try:
-        return Recorder(opened(Path(path)), at, known_exploited)
-    except HistoryError as error:
-        raise ConfigError(str(error)) from None
+    return remember(reporting, config, settings, id, at)
 
 
 # A second look at a cluster adds what the first one did not show.

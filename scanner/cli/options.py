@@ -108,6 +108,9 @@ class Reporting:
         str | None,
         option(help="File that remembers findings, to tell what is new: PATH, or off (default).", panel="Report"),
     ] = None
+    deliver: Annotated[
+        bool, option("--deliver", help="Tell the configuration's sinks what changed.", panel="Report")
+    ] = False
     fail_on_new: Annotated[
         Severity | None, option(help="Exit 1 if something fails that did not before.", panel="Report")
     ] = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from scanner.cli.options import (
+    EXIT_INTERRUPTED,
     AwsScope,
     AzureScope,
     Contexts,
@@ -185,8 +186,12 @@ def on_planes(settings: Settings, planes: Planes, provider: str) -> Settings:
 
 
 def judge_tasks(tasks: Sequence[Task], scan: Scan, logging: Logging, concurrency: int = 1) -> None:
-    """Run the tasks, judge what they read, report, and exit."""
+    """Run the tasks, judge what they read, report, deliver, and exit."""
     from scanner.cli import logs
 
     logs.set_up(logging.verbose, logging.log_format)
-    raise typer.Exit(scan.run(tasks, concurrency, quiet=logging.quiet))
+    code = scan.run(tasks, concurrency, quiet=logging.quiet)
+    if scan.memory and code != EXIT_INTERRUPTED:
+        undelivered = scan.memory.deliver(quiet=logging.quiet)
+        code = undelivered if undelivered == EXIT_INTERRUPTED else code or undelivered
+    raise typer.Exit(code)

@@ -15,7 +15,7 @@ from scanner.model import Status
 
 
 def settings_from(judging: Judging) -> tuple[Settings, Config]:
-    config = _config(judging.config)
+    config = config_at(judging.config)
     selection = Selection(
         profile=judging.profile,
         checks=judging.check,
@@ -48,7 +48,7 @@ def _of_images(judging: Judging) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _config(path: Path | None) -> Config:
+def config_at(path: Path | None) -> Config:
     default = Path("kubeposture.yaml")
     if path is None and not default.exists():
         return Config()

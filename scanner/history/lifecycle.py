@@ -73,6 +73,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     observed: int
     fails: bool
+    api_group: str = ""
+    cloud_id: str = ""
     previous_ids: tuple[str, ...] = ()
 
 
@@ -165,6 +167,17 @@ class Cover(msgspec.Struct, frozen=True, kw_only=True):
 Place = tuple[str, str]  # scope and check
 
 
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scope is; "" for what it has not."""
+
+    provider: str
+    account: str
+    region: str
+    cluster_id: str
+    cluster_uid: str
+    cluster: str
+
+
 @dataclass(slots=True)
 class Tonight:
     """All that one scan saw, by finding id, and what it looked at."""
@@ -172,6 +185,8 @@ class Tonight:
     seen: dict[str, Seen] = field(default_factory=dict)
     clean: dict[str, Clean] = field(default_factory=dict)
     covers: dict[Place, Cover] = field(default_factory=dict)
+    places: dict[str, Where] = field(default_factory=dict)  # of what was seen, by scope
+    aliases: dict[str, str] = field(default_factory=dict)  # scopes of clusters while less was known of them
 
     def cover(self, place: Place, cover: Cover) -> None:
         known = self.covers.get(place)

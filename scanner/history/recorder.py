@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from sys import intern
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -27,6 +27,7 @@ from scanner.history.lifecycle import (
     Seen,
     State,
     Tonight,
+    Where,
     compare,
     counts,
     is_old,
@@ -35,6 +36,9 @@ from scanner.inventory import Inventory
 from scanner.kube import KINDS
 from scanner.model import Changes, Finding, Lifecycle, ParameterValue, Severity, Status
 from scanner.vulnerabilities import Scans
+
+if TYPE_CHECKING:
+    from scanner.history.telling import Telling
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{6,64}")
 _OF_A_BUILD = re.compile(r"(?:image|digest|source\[.*\])$")  # in the evidence of images
@@ -47,11 +51,15 @@ class HistoryError(Exception):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """The history at one moment, which `generation` names."""
+    """The history at one moment, which `generation` names. `behind` are the findings of which some sink does not know
+    what is known here; None where a sink knows nothing at all. `aliases` are scopes under which a cluster goes that
+    is known under another one."""
 
     generation: int
     known: dict[str, Known]
     last: dict[Place, int]
+    behind: frozenset[str] | None = frozenset()
+    aliases: frozenset[str] = frozenset()
 
 
 class ScanRow(msgspec.Struct, frozen=True):
@@ -64,14 +72,22 @@ class ScanRow(msgspec.Struct, frozen=True):
 
 
 class Store(Protocol):
-    """Where a history is kept. Both raise HistoryError."""
+    """Where a history is kept. All of it raises HistoryError."""
 
-    def load(self) -> Snapshot: ...
+    def load(self, sinks: Iterable[str] = ()) -> Snapshot: ...
 
     def save(
-        self, scan: ScanRow, tonight: Tonight, before: Snapshot, changes: Mapping[str, Change]
+        self,
+        scan: ScanRow,
+        tonight: Tonight,
+        before: Snapshot,
+        changes: Mapping[str, Change],
+        telling: Telling | None = None,
     ) -> Mapping[str, Change]:
-        """Write `changes`, or those that there are where another scan was saved since `before`; gives what it wrote."""
+        """Write `changes`, or those that there are where another scan was saved since `before`, and with them what is
+        to be told of them; gives what it wrote."""
+
+    def tell(self, telling: Telling) -> None: ...
 
 
 @dataclass(slots=True)
@@ -84,10 +100,12 @@ class Recorder:
     store: Store
     at: datetime
     known_exploited: bool
+    telling: Telling | None = None
     tonight: Tonight = field(default_factory=Tonight)
     changes: Mapping[str, Change] = field(default_factory=dict)
     sources: set[str] = field(default_factory=set)
     sources_lack: bool = False
+    nameless: set[str] = field(default_factory=set)  # clusters that are known, and cannot be told from others tonight
     before: Snapshot = field(init=False)
     # Of findings that another scan has written while this one ran: as they are now, None where it looked later.
     lifecycles: dict[str, Lifecycle | None] = field(default_factory=dict)
@@ -95,7 +113,7 @@ class Recorder:
     _of_images: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.before = self.store.load()
+        self.before = self.store.load(self.telling.sinks if self.telling else ())
 
     @property
     def wanted(self) -> frozenset[Status]:
@@ -139,6 +157,9 @@ class Recorder:
             self.tonight.cover((place, check.id), cover)
             for former in also:  # where there is nothing but lists that could not be read
                 self.tonight.cover((former, check.id), msgspec.structs.replace(cover, lists=False))
+        for former in also:
+            if not former.startswith("context:"):  # which is a name that anything may be given
+                self.tonight.aliases[former] = place
         gaps = {gap.namespace for gap in inventory.gaps}
         self.tonight.cover(
             (place, INVALID_OBJECT.id),
@@ -175,12 +196,30 @@ class Recorder:
     # -- what was seen ------------------------------------------------------------------------------------------------
 
     def take(self, finding: Finding, place: str) -> Finding:
-        """A finding that is to be listed; with its lifecycle, unless its place was looked at later before."""
+        """A finding that is to be listed; with its lifecycle, unless its place was looked at later before, or goes by
+        another name: a cluster whose identity cannot be read tonight would be new with all that is in it."""
+        if place in self.before.aliases:
+            self.nameless.add(finding.cluster.name if finding.cluster else place)
+            return finding
         for id in (finding.id, *finding.previous_ids):
             self.tonight.clean.pop(id, None)
         seen = seen_of(finding, place, self._params[finding.check], self._seconds(finding.observed_at))
         self.tonight.seen[finding.id] = seen
-        return msgspec.structs.replace(finding, lifecycle=self._lifecycle(finding, seen))
+        if place not in self.tonight.places:
+            self.tonight.places[place] = where(finding)
+        finding = msgspec.structs.replace(finding, lifecycle=self._lifecycle(finding, seen))
+        if self.telling and not self._is_told(finding.id, seen):
+            self.telling.take(finding)
+        return finding
+
+    def _is_told(self, id: str, seen: Seen) -> bool:
+        """Whether every sink knows what was seen, as far as that can be told before the scan's end, or never will."""
+        known, behind = self.before.known.get(id), self.before.behind
+        if seen.about is About.LIST:
+            return True
+        if known is None or known.state is State.RESOLVED or behind is None:
+            return False
+        return known.digest == seen.digest and id not in behind
 
     def clean(self, finding: Finding, place: str) -> None:
         """One that passes or does not apply: of use only where it is known."""
@@ -204,11 +243,15 @@ class Recorder:
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
-    def save(self, scan: ScanRow) -> None:
-        """Raises HistoryError; what is new and so on is told from what was known before the scan then."""
+    def compare(self) -> None:
+        """With what was known before the scan."""
         self._settle_images()
-        told = self.changes = dict(compare(self.before.known, self.tonight, self.before.last))
-        self.changes = self.store.save(scan, self.tonight, self.before, told)
+        self.changes = dict(compare(self.before.known, self.tonight, self.before.last))
+
+    def save(self, scan: ScanRow) -> None:
+        """Raises HistoryError; what is new and so on stays as it was compared then."""
+        told = self.changes
+        self.changes = self.store.save(scan, self.tonight, self.before, told, self.telling)
         if self.changes is not told:
             for id in self.tonight.seen:
                 change = self.changes[id]
@@ -267,6 +310,18 @@ def _about(finding: Finding) -> About:
     return About.PARAMETER if unset else About.OBJECT
 
 
+def where(finding: Finding) -> Where:
+    cluster = finding.cluster
+    return Where(
+        provider=finding.provider,
+        account=finding.account or "",
+        region=finding.region or "",
+        cluster_id=cluster.id if cluster else "",
+        cluster_uid=(cluster.uid or "") if cluster else "",
+        cluster=cluster.name if cluster else "",
+    )
+
+
 def seen_of(finding: Finding, place: str, params: str, observed: int) -> Seen:
     r, cluster = finding.resource, finding.cluster
     fails = finding.status is Status.FAIL and not finding.exemption and finding.reason != UNCONFIGURED
@@ -288,5 +343,7 @@ def seen_of(finding: Finding, place: str, params: str, observed: int) -> Seen:
         digest=digest(finding),
         observed=observed,
         fails=fails,
+        api_group=intern(r.api_group),
+        cloud_id=r.cloud_id or "",
         previous_ids=finding.previous_ids,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -26,10 +27,12 @@ from scanner.report.ocsf_event import (
     Event,
     Place,
     bounded,
+    closed,
     cluster_resource,
     event,
     in_region,
     milliseconds,
+    uuid5,
 )
 
 GAP, ACCOUNT, CLUSTER, SCANNED = "coverage-gap", "coverage-account", "coverage-cluster", "scan"  # event codes
@@ -48,30 +51,42 @@ _STATES = {
     PlaneState.NOT_ASKED: (COMPLETED, _NOT_ASKED, _INFORMATIONAL),
 }
 _FILES = Place("files", None, None)
+Owner = Cluster | Account | None  # None for files
 
 
 def ending_events(ending: Ending) -> Iterator[Event]:
-    """Gaps, then accounts and clusters that were not read completely, then what was scanned, the scan itself last."""
+    """What was not read, then what was scanned."""
+    yield from (found for _, found in unread_events(ending))
+    yield from scanned_events(ending)
+
+
+def unread_events(ending: Ending, *, in_part: bool = True) -> Iterator[tuple[str, Event]]:
+    """Gaps, then accounts and clusters that were not read completely, each with the scope that it is of; without
+    `in_part` only those that were not read at all, or whose clusters are not known."""
     yield from _gaps(ending)
-    yield from _accounts(ending)
+    yield from ((scope, found) for scope, found in _accounts(ending) if in_part or found["severity_id"] == _HIGH)
     gaps: dict[int, list[str]] = defaultdict(list)  # by identity of the Cluster object
     for owner, gap in ending.gaps:
         gaps[id(owner)].append(gap.sentence)
     for cluster in ending.clusters:
-        if cluster.state in (PlaneState.PARTIAL, PlaneState.NOT_READ):
-            yield _unread_cluster(ending, cluster, gaps[id(cluster)])
+        if cluster.state is PlaneState.NOT_READ or (in_part and cluster.state is PlaneState.PARTIAL):
+            yield cluster.id, _unread_cluster(ending, cluster, gaps[id(cluster)])
+
+
+def scanned_events(ending: Ending) -> Iterator[Event]:
+    """A Scan Activity of each cluster, that of the scan itself last."""
     for cluster in ending.clusters:
         yield _scanned_cluster(ending, cluster)
     yield _scanned(ending)
 
 
-def _place(owner: Cluster | Account | None) -> Place:
+def _place(owner: Owner) -> Place:
     if isinstance(owner, Cluster):
         return Place(owner.provider, owner.account, owner.region)
     return Place(owner.provider, owner.id or None, owner.region) if owner else _FILES
 
 
-def _scope(owner: Cluster | Account | None) -> str:
+def scope_of(owner: Owner) -> str:
     """What ids of things there start with. A source that belongs to no account has nothing but its name."""
     if isinstance(owner, Cluster):
         return owner.id
@@ -127,50 +142,54 @@ def _unread(
     return found
 
 
-def _gaps(ending: Ending) -> Iterator[Event]:
-    alike: Counter[str] = Counter()
+def _gaps(ending: Ending) -> Iterator[tuple[str, Event]]:
+    """One of each gap; of a namespace one for all that could not be read there for the same reason."""
+    alike: dict[str, list[tuple[Owner, Gap]]] = defaultdict(list)
     for owner, gap in ending.gaps:
-        place = _place(owner)
-        scope = _scope(owner)
+        inside = owner is not None and gap.namespace != "*"
         # The detail may name a request: it is no part of what the gap is, but where nothing else tells files apart.
-        what = gap.what if owner else f"{gap.what}: {gap.detail}"
-        uid = _uid(GAP, scope, what, gap.namespace, gap.reason.value, gap.permission)
-        alike[uid] += 1
-        if alike[uid] > 1:
-            uid = _uid(uid, alike[uid])
-        yield _gap(ending, owner, gap, uid, place, scope)
+        what = "" if inside else gap.what if owner else f"{gap.what}: {gap.detail}"
+        uid = _uid(GAP, scope_of(owner), what, gap.namespace, gap.reason.value, "" if inside else gap.permission)
+        while not inside and uid in alike:
+            uid = _uid(uid)
+        alike[uid].append((owner, gap))
+    for uid, found in alike.items():
+        owner = found[0][0]
+        yield scope_of(owner), _gap(ending, owner, [gap for _, gap in found], uid)
 
 
-def _gap(ending: Ending, owner: Cluster | Account | None, gap: Gap, uid: str, place: Place, scope: str) -> Event:
-    name = owner.name if owner else "files"
-    details = [f"reason: {gap.reason}", f"detail: {gap.detail}"]
-    if gap.permission:
-        details.append(f"permission: {gap.permission}")
-    message = f"{name}: {gap.sentence}"
-    found = _unread(ending, GAP, uid, place, message, details, severity=_MEDIUM, by_policy=gap.by_policy)
-    namespace = "" if gap.namespace == "*" else gap.namespace
-    resource: Event = {"uid": bounded(f"{scope}|{gap.what}/{namespace}/*"), "name": "*", "type": gap.what}
+def _gap(ending: Ending, owner: Owner, gaps: list[Gap], uid: str) -> Event:
+    name, first = owner.name if owner else "files", gaps[0]
+    kinds = sorted({gap.what for gap in gaps})
+    permissions = sorted({gap.permission for gap in gaps} - {""})
+    details = [f"reason: {first.reason}", *dict.fromkeys(f"detail: {gap.detail}" for gap in gaps)]
+    details += [f"permission: {permission}" for permission in permissions]
+    said = first.sentence if len(kinds) == 1 else f"{', '.join(kinds)} in namespace {first.namespace} could not be read"
+    place, by_policy = _place(owner), all(gap.by_policy for gap in gaps)
+    found = _unread(ending, GAP, uid, place, f"{name}: {said}", details, severity=_MEDIUM, by_policy=by_policy)
+    namespace = "" if first.namespace == "*" else first.namespace
+    kind = kinds[0] if len(kinds) == 1 else "lists"
+    resource: Event = {"uid": bounded(f"{scope_of(owner)}|{kind}/{namespace}/*"), "name": "*", "type": kind}
     if namespace:
         resource["namespace"] = namespace
     found["resources"] = [resource, *([_resource(owner)] if isinstance(owner, Cluster) else [])]
-    if gap.permission:
-        found["remediation"] = {"desc": f"Grant {gap.permission}."}
-    found["unmapped"] = {"reason": gap.reason, "by_policy": gap.by_policy}
-    if gap.permission:
-        found["unmapped"]["permission"] = gap.permission
-    if gap.time:
-        found["finding_info"]["last_seen_time"] = milliseconds(gap.time)
+    found["unmapped"] = {"reason": first.reason, "by_policy": by_policy, "kinds": kinds}
+    if permissions:
+        found["remediation"] = {"desc": f"Grant {', '.join(permissions)}."}
+        found["unmapped"]["permission"] = ", ".join(permissions)
+    if times := [gap.time for gap in gaps if gap.time]:
+        found["finding_info"]["last_seen_time"] = milliseconds(max(times))
     return found
 
 
-def _accounts(ending: Ending) -> Iterator[Event]:
+def _accounts(ending: Ending) -> Iterator[tuple[str, Event]]:
     """Accounts, their regions, and sources that belong to none, of which anything is missing."""
     gaps: dict[tuple[str, bool], list[tuple[Account, Gap]]] = {}
     for owner, gap in ending.gaps:
         if isinstance(owner, Account):
-            gaps.setdefault((_scope(owner), gap.by_policy), []).append((owner, gap))
+            gaps.setdefault((scope_of(owner), gap.by_policy), []).append((owner, gap))
     for (scope, by_policy), found in gaps.items():
-        yield _unread_account(ending, scope, found, by_policy=by_policy)
+        yield scope, _unread_account(ending, scope, found, by_policy=by_policy)
 
 
 def _unread_account(ending: Ending, scope: str, gaps: list[tuple[Account, Gap]], *, by_policy: bool) -> Event:
@@ -192,6 +211,18 @@ def _unread_account(ending: Ending, scope: str, gaps: list[tuple[Account, Gap]],
     found["resources"] = [resource | in_region(place)]
     found["unmapped"] = {"clusters_not_all_listed": refused, "gaps": len(gaps)}
     return found
+
+
+def read_again(found: Event, scan_id: str, at: int) -> Event:
+    """That what was not read in an earlier scan was read in this one; `at` is in seconds."""
+    metadata = {"uid": uuid5(scan_id, found["finding_info"]["uid"]), "correlation_uid": scan_id}
+    moment = datetime.fromtimestamp(at, UTC)
+    verdict = {"status_id": 1, "status": "Pass", "status_code": "pass"}
+    return closed(found, "read again") | {
+        "time": milliseconds(moment),
+        "metadata": found["metadata"] | metadata | {"original_time": moment},
+        "compliance": found["compliance"] | verdict,
+    }
 
 
 def _resource(cluster: Cluster) -> Event:

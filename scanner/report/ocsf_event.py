@@ -165,6 +165,25 @@ def _cloud(place: Place) -> Event | None:
     return found
 
 
+def with_activity(found: Event, activity: int) -> Event:
+    """The same Compliance Finding, as something else that happens to it."""
+    name = COMPLIANCE.activities[activity]
+    types = {"type_uid": COMPLIANCE.uid * 100 + activity, "type_name": f"{COMPLIANCE.name}: {name}"}
+    return found | {"activity_id": activity, "activity_name": name} | types
+
+
+def closed(found: Event, detail: str) -> Event:
+    return with_activity(found, CLOSE) | {"status_id": 4, "status": "Resolved", "status_detail": detail}
+
+
+def renamed(found: Event, was: str) -> Event:
+    """That the same finding is no longer known under an older id."""
+    now = found["finding_info"]["uid"]
+    metadata = found["metadata"] | {"uid": uuid5(found["metadata"]["correlation_uid"], was)}
+    info = found["finding_info"] | {"uid": was}
+    return closed(found, f"goes by {now} from now on") | {"metadata": metadata, "finding_info": info}
+
+
 _LONGEST_UID = 512
 
 

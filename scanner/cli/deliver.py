@@ -1,0 +1,159 @@
+"""kubeposture deliver, and what scan --deliver does at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from scanner.cli.history import ConfigOption, HistoryOption, existing
+from scanner.cli.interrupts import interrupts
+from scanner.cli.options import EXIT_INTERRUPTED, Logging, takes_options
+from scanner.config import Config, ConfigError, nearest
+
+if TYPE_CHECKING:
+    from scanner.history.outbox import Outbox, Standing
+    from scanner.sinks import Sink
+    from scanner.sinks.delivery import Delivery
+    from scanner.sinks.settings import NamedSink
+
+UNDELIVERED = 5
+
+
+def open_sinks(config: Config, names: Iterable[str] = ()) -> dict[str, Sink]:
+    """The sinks of the configuration, or those named, by name. Raises ConfigError."""
+    if not config.sinks:
+        raise ConfigError("there is nobody to deliver to: name `sinks:` in kubeposture.yaml")
+    known = {sink.label: sink for sink in config.sinks}
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"no sink is called {name!r}; there are {', '.join(known)}{nearest(name, known)}")
+    return {name: _open(sink) for name, sink in known.items() if not names or name in names}
+
+
+def _open(sink: NamedSink) -> Sink:
+    """Of the module that is called as the sink's kind, imported on use: of five receivers most people have one."""
+    try:
+        opened: Sink = import_module(f"scanner.sinks.{sink.kind}").open_sink(sink.settings)
+    except ConfigError as error:
+        raise ConfigError(f"sink {sink.label}: {error}") from None
+    return opened
+
+
+def send(outbox: Outbox, sinks: Mapping[str, Sink], *, quiet: bool) -> int:
+    """Send what waits, to all sinks side by side, and say how it went on standard error; the exit code. Raises
+    HistoryError."""
+    from scanner.sinks.delivery import Delivery
+
+    with interrupts() as stop, _progress(_waiting(outbox), quiet) as show:
+        runs = [Delivery(name, sink, outbox, stop, show(name)) for name, sink in sinks.items()]
+        _side_by_side(runs)
+    outbox.shrink()
+    standings = {standing.name: standing for standing in outbox.standings()}
+    left = [_say(run, standings.get(run.name)) for run in runs]
+    return EXIT_INTERRUPTED if stop.is_set() else UNDELIVERED if any(left) else 0
+
+
+def _waiting(outbox: Outbox) -> dict[str, int]:
+    return {standing.name: standing.waiting for standing in outbox.standings()}
+
+
+def _side_by_side(runs: Sequence[Delivery]) -> None:
+    """What fails in one of them is raised when all are done."""
+    from concurrent.futures import ThreadPoolExecutor, wait
+
+    from scanner.collect import THREADS
+
+    pool = ThreadPoolExecutor(max_workers=len(runs), thread_name_prefix=f"{THREADS}-deliver")
+    futures = [pool.submit(run.run) for run in runs]
+    while wait(futures, timeout=0.2).not_done:  # in between, a second Ctrl-C is heard
+        pass
+    pool.shutdown()
+    for future in futures:
+        future.result()
+
+
+@contextlib.contextmanager
+def _progress(waiting: Mapping[str, int], quiet: bool) -> Iterator[Callable[[str], Callable[[int], None]]]:
+    """A line for each sink, only where someone watches."""
+    if quiet or sys.stderr is None or not sys.stderr.isatty():
+        yield lambda name: lambda sent: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
+
+        def line(name: str) -> Callable[[int], None]:
+            task = bar.add_task(escape(name), total=waiting.get(name, 0))
+            return lambda sent: bar.update(task, completed=sent)
+
+        yield line
+
+
+def _say(run: Delivery, standing: Standing | None) -> int:
+    """How it went; how many events are left."""
+    from scanner.kube import printable
+
+    waiting, refused = (standing.waiting, standing.refused) if standing else (0, 0)
+    said = [f"{run.sent:,} delivered"]
+    if waiting:
+        said.append(f"{waiting:,} waiting")
+    if refused:
+        said.append(f"{refused:,} refused (see `kubeposture history sinks`)")
+    problem = f": {printable(run.problem, 500)}" if run.problem else ""
+    typer.echo(f"kubeposture: {printable(run.name)}: {', '.join(said)}{problem}", err=True)
+    return waiting + refused
+
+
+Names = Annotated[
+    list[str] | None,
+    typer.Option("--sink", help="Only this sink; repeatable.", show_default=False, rich_help_panel="Target"),
+]
+
+
+@takes_options
+def deliver(
+    logging: Logging,
+    history: HistoryOption = None,
+    config: ConfigOption = None,
+    sink: Names = None,
+    retry_refused: Annotated[
+        bool, typer.Option("--retry-refused", help="Send again what was refused.", rich_help_panel="Target")
+    ] = False,
+    drop_refused: Annotated[
+        bool, typer.Option("--drop-refused", help="Forget what was refused.", rich_help_panel="Target")
+    ] = False,
+) -> None:
+    """Send the events that earlier scans with --deliver have left, to the sinks of kubeposture.yaml.
+
+    Exit codes: 0 nothing is left, 5 something is.
+    """
+    from scanner.cli import logs
+    from scanner.cli.settings import config_at
+    from scanner.history.recorder import HistoryError
+
+    logs.set_up(logging.verbose, logging.log_format)
+    if retry_refused and drop_refused:
+        raise ConfigError("--retry-refused and --drop-refused exclude each other")
+    sinks = open_sinks(config_at(config), sink or ())
+    try:
+        database = existing(history)
+        from scanner.history.outbox import Outbox
+
+        outbox = Outbox(database)
+        for name in sinks:
+            if retry_refused:
+                outbox.retry(name)
+            elif drop_refused:
+                outbox.drop(name)
+        code = send(outbox, sinks, quiet=logging.quiet)
+    except HistoryError as error:
+        raise ConfigError(str(error)) from None
+    raise typer.Exit(code)

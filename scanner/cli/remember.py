@@ -1,0 +1,122 @@
+"""What a scan knows of earlier ones, and whom it tells what is new: --history and --deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from scanner.cli.catalogue import catalogue
+from scanner.cli.deliver import UNDELIVERED, open_sinks, send
+from scanner.cli.history import opened
+from scanner.cli.judge_images import source_row
+from scanner.cli.options import Reporting
+from scanner.clusters import Row
+from scanner.collect import Estate
+from scanner.config import Config, ConfigError, Settings
+from scanner.history.recorder import HistoryError, Recorder, ScanRow
+from scanner.history.telling import Look, Telling
+from scanner.model import Account, Cluster, PlaneState, utc_now
+from scanner.report import Ending
+from scanner.report.ocsf_coverage import scanned_events, scope_of, unread_events
+from scanner.sinks import Sink
+
+if TYPE_CHECKING:
+    from scanner.history.database import Database
+
+
+@dataclass(slots=True)
+class Memory:
+    """`telling` is None where nobody is told."""
+
+    database: Database
+    recorder: Recorder
+    sinks: Mapping[str, Sink]
+    telling: Telling | None
+    checks: frozenset[str]
+    failed: str = ""  # why it could not be written
+    _looks: list[tuple[Row | str, Look]] = field(default_factory=list)  # at clusters, and at other scopes
+
+    def look(self, estate: Estate) -> None:
+        """That an account, or a source that belongs to none, was asked for what the checks need."""
+        if self.telling:
+            owner = estate.account or source_row(estate.name)
+            self._looks.append((scope_of(owner), Look(self.checks, _planes(owner), ("*",))))
+
+    def look_at(self, row: Row, estate: Estate) -> None:
+        """The same of a cluster."""
+        if self.telling and estate.cluster:
+            asked, excluded = estate.inventory.asked, estate.inventory.excluded
+            look = Look(self.checks, _planes(estate.cluster), tuple(asked), tuple(excluded))
+            self._looks += [(row, look), *((former, look) for former in estate.former)]
+
+    def save(self, id: str, started_at: datetime, ending: Callable[[], Ending], scope: Callable[[Row], str]) -> None:
+        """With what sinks are to be told. `ending` gives the end of the scan as it is if this succeeds, `scope` the id
+        that a cluster has by now."""
+        self.recorder.compare()
+        end = ending()
+        if self.telling:
+            for owner, look in self._looks:
+                self.telling.look(owner if isinstance(owner, str) else scope(owner), look)
+            self.telling.end(unread_events(end, in_part=False), scanned_events(end))
+        started, finished = int(started_at.timestamp()), int(utc_now().timestamp())
+        try:
+            self.recorder.save(ScanRow(id, started, finished, end.scan.complete))
+        except HistoryError as error:
+            self.failed = str(error)
+
+    def give_up(self, ending: Ending) -> None:
+        """Of an interrupted scan nothing is kept: what was not reached is not gone, and what was new is new the next
+        time too. Sinks are told that it was interrupted."""
+        if self.telling:
+            self.telling.end((), scanned_events(ending))
+            try:
+                self.recorder.store.tell(self.telling)
+            except HistoryError as error:
+                self.failed = str(error)
+
+    def close(self) -> None:
+        if self.telling:
+            self.telling.close()
+
+    def deliver(self, *, quiet: bool) -> int:
+        """What waits for the sinks, that of earlier scans too; 0, or the exit code."""
+        if not self.sinks:
+            return 0
+        from scanner.history.outbox import Outbox
+
+        try:
+            return send(Outbox(self.database), self.sinks, quiet=quiet)
+        except HistoryError as error:
+            typer.echo(f"kubeposture: {error}", err=True)
+            return UNDELIVERED
+
+
+def remember(reporting: Reporting, config: Config, settings: Settings, scan_id: str, at: datetime) -> Memory | None:
+    """None without --history, and what needs one. Raises ConfigError where it cannot be used: before anything is
+    read."""
+    wanted = "--fail-on-new" if reporting.fail_on_new else "--deliver" if reporting.deliver else ""
+    if reporting.history == "off" or not (reporting.history or wanted):
+        if wanted:
+            raise ConfigError(f"{wanted} needs a history to compare with: not --history off")
+        return None
+    sinks = open_sinks(config) if reporting.deliver else {}
+    try:
+        database = opened(Path(reporting.history) if reporting.history else None)
+        from scanner.history.store import SqliteStore
+
+        telling = Telling(tuple(sinks), scan_id, catalogue(), database.path.parent) if sinks else None
+        recorder = Recorder(SqliteStore(database), at, bool(settings.known_exploited), telling)
+    except HistoryError as error:
+        raise ConfigError(str(error)) from None
+    return Memory(database, recorder, sinks, telling, frozenset(check.id for check in settings.checks))
+
+
+def _planes(owner: Cluster | Account) -> frozenset[str]:
+    """Those that were asked for."""
+    planes = {"control": owner.control_plane, "data": owner.data_plane}
+    return frozenset(name for name, state in planes.items() if state is not PlaneState.NOT_ASKED)

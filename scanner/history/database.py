@@ -1,0 +1,111 @@
+"""The SQLite file that a history is in: made where there is none, brought to this version, and its transactions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from scanner.history.recorder import HistoryError
+from scanner.history.tables import MIGRATED, MIGRATIONS, VERSION, create
+from scanner.kube import printable
+
+BUSY = 60.0  # seconds to wait for another scan that writes
+
+
+class Database:
+    """Raises HistoryError. Any thread may use it: each transaction has a connection of its own."""
+
+    def __init__(self, path: Path, *, now: int) -> None:
+        self.path, self.now = path, now
+        with self._failing("cannot be used as a history"):
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # it tells where a cluster is weak
+            self._engine = _engine(path)
+            with self._engine.connect() as connection:
+                if not path.stat().st_size:  # it is heeded only before there is a table
+                    connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
+                self._prepare(connection)
+
+    def _prepare(self, connection: sa.Connection) -> None:
+        with _transaction(connection):
+            found = set(sa.inspect(connection).get_table_names())
+            if found and MIGRATED.name not in found:
+                raise HistoryError(f"{printable(self.path)}: is a database of something else, not a history")
+            version = connection.scalar(sa.select(sa.func.max(MIGRATED.c.version))) if found else VERSION
+            if version is None:
+                raise HistoryError(f"{printable(self.path)}: is damaged: it has no version")
+            if version > VERSION:
+                knows = f"this kubeposture knows version {VERSION}: update it"
+                raise HistoryError(f"{printable(self.path)}: has history version {version}; {knows}")
+            if not found:
+                create(connection)
+            for number in range(version + 1, VERSION + 1):
+                MIGRATIONS[number](connection)
+            if version < VERSION or not found:
+                connection.execute(MIGRATED.insert(), {"version": VERSION, "applied_at": self.now})
+            connection.execute(MIGRATED.delete().where(MIGRATED.c.version < 0))  # where nothing can be written, say so
+        _use_wal(connection)
+
+    @contextlib.contextmanager
+    def transaction(self, what: str) -> Iterator[sa.Connection]:
+        """One that has the lock for writing from its start. `what` is how it is told that it fails."""
+        with self._failing(what), self._engine.connect() as connection, _transaction(connection):
+            yield connection
+
+    def shrink(self) -> None:
+        """Give back the room of what was deleted."""
+        with self._failing("cannot be written"), self._engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA incremental_vacuum").close()
+
+    @contextlib.contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except SQLAlchemyError as error:
+            reason = printable(getattr(error, "orig", None) or type(error).__name__)
+            raise HistoryError(f"{printable(self.path)}: {what}: {reason}") from None
+        except OSError as error:
+            raise HistoryError(f"{printable(self.path)}: {what}: {error.strerror}") from None
+        except (ValueError, TypeError) as error:  # what stands in it is none of what was written
+            raise HistoryError(f"{printable(self.path)}: {what}: it is damaged: {printable(error)}") from None
+
+
+def _engine(path: Path) -> sa.Engine:
+    url = sa.URL.create("sqlite", database=str(path))
+    engine = sa.create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY})
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def _use_wal(connection: sa.Connection) -> None:
+    """Two that switch at once refuse each other without waiting."""
+    deadline = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+            return
+        except OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def _transaction(connection: sa.Connection) -> Iterator[None]:
+    """The driver would begin at the first write: two scans would then compare with the same past."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    done = False
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT")
+        done = True
+    finally:
+        if not done:
+            with contextlib.suppress(SQLAlchemyError):  # of a full disk SQLite has rolled back itself
+                connection.exec_driver_sql("ROLLBACK")

@@ -1,0 +1,241 @@
+"""What sinks are told from night to night: what changed, once, and nothing that was not proven."""
+
+import json
+from collections import Counter
+
+import pytest
+from apiserver import ApiServer, hang, status
+from support import container, pod
+from test_history_live import BAD, ESTATE, GOOD, LIMITS, PRIVILEGED, SOME, Cluster, deny_cluster_wide, lone, replica
+from test_live import UID, namespace
+
+from providers.kubernetes import connection
+from scanner.cli import deliver
+from scanner.history import outbox as outboxes
+from scanner.history.telling import DAY, Look
+
+CREATE, UPDATE, CLOSE = 1, 2, 3
+
+
+class Receiver:
+    """A sink in this process, which takes everything."""
+
+    most_events, most_bytes = 50, 1_000_000
+
+    def __init__(self):
+        self.events = []
+
+    def pack(self, event):
+        return json.dumps(event).encode()
+
+    def send(self, batch):
+        self.events += [json.loads(packed.body) for packed in batch]
+        return {}
+
+    def close(self):
+        pass
+
+
+class Nights(Cluster):
+    """Nights of one cluster, each with what a receiver was told of it."""
+
+    def __init__(self, path, receiver):
+        super().__init__(path)
+        self.receiver = receiver
+
+    def told(self, *objects, args=SOME, **how):
+        self.receiver.events.clear()
+        self.report = self.night(*objects, args=(*args, "--deliver"), **how).report
+        return self.findings()
+
+    def findings(self):
+        """(activity, check, namespace/name) of each event that is about a finding or a gap."""
+        events = [e for e in self.receiver.events if e["class_uid"] == 2003]
+        return Counter((e["activity_id"], e["metadata"]["event_code"], self.name(e)) for e in events)
+
+    @staticmethod
+    def name(event):
+        thing = event["resources"][0]
+        return f"{thing.get('namespace', '')}/{thing['name'] if thing['name'] != '*' else thing['type']}"
+
+    def evaluate(self, *args):
+        return super().evaluate(*args)
+
+
+@pytest.fixture
+def receiver(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connection, "_BACKOFF", 0.01)
+    monkeypatch.setattr(connection, "_LONGEST_WAIT", 0.05)
+    (tmp_path / "kubeposture.yaml").write_text("sinks: [{webhook: {url: 'https://127.0.0.1:1'}}]")
+    receiver = Receiver()
+    monkeypatch.setattr(deliver, "_open", lambda sink: receiver)
+    return receiver
+
+
+@pytest.fixture
+def nights(tmp_path, receiver):
+    return Nights(tmp_path, receiver)
+
+
+def opened(*names):
+    return Counter((CREATE, check, name) for check in (PRIVILEGED, LIMITS) for name in names)
+
+
+ALL = ("a/x", "b/y", "b/web")
+
+
+def test_each_finding_is_told_once_and_each_scan(nights):
+    assert nights.told(*ESTATE) == opened(*ALL)
+    assert all(e["unmapped"]["baseline"] for e in nights.receiver.events if e["class_uid"] == 2003)
+    assert [e["metadata"]["event_code"] for e in nights.receiver.events][-2:] == ["coverage-cluster", "scan"]
+    first = nights.receiver.events[0]
+    assert (first["status"], first["compliance"]["status"]) == ("New", "Fail")
+    assert nights.told(*ESTATE) == Counter()
+    assert [e["class_uid"] for e in nights.receiver.events] == [6007, 6007]
+    assert nights.told(*ESTATE, lone("z", "a")) == opened("a/z")
+    assert not any("baseline" in e["unmapped"] for e in nights.receiver.events)
+
+
+def test_what_is_fixed_and_what_is_gone_is_closed_and_may_come_back(nights):
+    nights.told(*ESTATE)
+    first = {e["finding_info"]["uid"]: e for e in nights.receiver.events if e["class_uid"] == 2003}
+    told = nights.told(lone("x", "a", GOOD), ESTATE[2])
+    gone = ((CLOSE, PRIVILEGED, "a/x"), (CLOSE, PRIVILEGED, "b/y"), (CLOSE, LIMITS, "b/y"))
+    assert told == Counter(gone)
+    closed = [e for e in nights.receiver.events if e["class_uid"] == 2003]
+    assert {(nights.name(e), e["status_detail"]) for e in closed} == {("a/x", "fixed"), ("b/y", "deleted")}
+    for event in closed:
+        before = first[event["finding_info"]["uid"]]
+        assert (event["status"], event["compliance"]["status"]) == ("Resolved", "Pass")
+        for same in ("cloud", "remediation", "severity"):
+            assert event.get(same) == before.get(same)
+        labels = before["resources"][0].pop("labels")
+        assert (event["resources"], labels) == (
+            before["resources"],
+            ["team=a" if nights.name(event) == "a/x" else "team=b"],
+        )
+        assert event["finding_info"]["title"] == before["finding_info"]["title"]
+        assert event["metadata"]["uid"] != before["metadata"]["uid"]
+    assert nights.told(lone("x", "a", GOOD), ESTATE[2]) == Counter()
+    assert nights.told(*ESTATE) == Counter((CREATE, *of) for _, *of in gone)
+
+
+def test_only_what_changes_the_answer_is_an_update(nights, tmp_path):
+    nights.told(*ESTATE)
+    more = pod(BAD, container("b", securityContext={"privileged": False}), name="x", namespace="a")
+    assert nights.told(*ESTATE[:2], replica(3, BAD, of="web", namespace="b")) == Counter()  # occurrences
+    config = tmp_path / "kubeposture.yaml"
+    plain = config.read_text()
+    config.write_text(f"{plain}\nchecks: {{severity: {{{PRIVILEGED}: critical}}}}")
+    assert nights.told(*ESTATE) == Counter((UPDATE, PRIVILEGED, name) for name in ALL)
+    assert {e["severity"] for e in nights.receiver.events if e["class_uid"] == 2003} == {"Critical"}
+    config.write_text(
+        f"{plain}\nchecks: {{severity: {{{PRIVILEGED}: critical}}}}\n"
+        f"exemptions: [{{checks: [{PRIVILEGED}], resources: {{namespace: a}}, reason: planned}}]"
+    )
+    assert nights.told(*ESTATE) == Counter([(UPDATE, PRIVILEGED, "a/x")])
+    [event] = [e for e in nights.receiver.events if e["class_uid"] == 2003]
+    assert (event["status"], event["status_detail"]) == ("Suppressed", "exempted: planned")
+    assert more
+
+
+def test_rollouts_names_order_and_bundles_are_no_news(nights):
+    nights.told(*ESTATE)
+    rolled = (replica(7, BAD, of="web", namespace="b"), lone("y", "b"), lone("x", "a"))
+    assert nights.told(*rolled) == Counter()
+    assert nights.told(*rolled, name="renamed") == Counter()
+    assert nights.told(*rolled, by=nights.bundle) == Counter()
+
+
+def test_a_denied_namespace_is_one_event_and_over_the_night_after(nights):
+    nights.told(*ESTATE)
+
+    def denied(server):
+        deny_cluster_wide(server)
+        server.deny("pods", "b")
+        server.deny("jobs", "b")
+
+    assert nights.told(*ESTATE, prepare=denied) == Counter([(CREATE, "coverage-gap", "b/lists")])
+    assert nights.told(*ESTATE, prepare=denied) == Counter()
+    assert nights.told(*ESTATE, args=(*SOME, "-n", "a")) == Counter()
+    assert nights.told(*ESTATE, args=("-c", LIMITS)) == Counter()
+    assert nights.told(*ESTATE) == Counter([(CLOSE, "coverage-gap", "b/lists")])
+    [event] = [e for e in nights.receiver.events if e["class_uid"] == 2003]
+    assert (event["status"], event["compliance"]["status"]) == ("Resolved", "Pass")
+    assert event["metadata"]["correlation_uid"] == nights.report["scan"]["id"]
+    assert nights.told(*ESTATE) == Counter()
+
+
+@pytest.mark.parametrize("answer", [status(401), hang()], ids=["refuses", "hangs"])
+@pytest.mark.parametrize("path", [r"^/", r"^/api/v1/namespaces/kube-system"], ids=["at all", "its uid"])
+def test_a_cluster_that_cannot_be_read_is_told_and_closes_nothing(nights, path, answer):
+    args = (*SOME, "--timeout", "2", "--request-timeout", "0.3", "--deliver")
+    with ApiServer([namespace("kube-system", UID), *map(namespace, "ab"), *ESTATE]) as server:
+        config = server.kubeconfig(nights.path / "config")
+        nights.scan(config, *args)
+        server.inject(path, answer)
+        nights.receiver.events.clear()
+        report = nights.scan(config, *args).report
+        told = nights.findings()
+        if path == r"^/":
+            assert {activity for activity, *_ in told} == {CREATE}
+        else:
+            assert any("is not compared" in warning for warning in report["scan"]["warnings"])
+        assert {code for _, code, _ in told} <= {"coverage-gap", "coverage-cluster"}
+        server._rules.clear()
+        nights.receiver.events.clear()
+        nights.scan(config, *args)
+        assert nights.findings() == Counter({(CLOSE, code, name): n for (_, code, name), n in told.items()})
+        nights.receiver.events.clear()
+        nights.scan(config, *args)
+        assert nights.findings() == Counter()
+
+
+def test_a_sink_hears_of_what_is_open_every_25_days(nights, monkeypatch):
+    nights.told(*ESTATE)
+    assert nights.told(*ESTATE) == Counter()
+    monkeypatch.setattr(outboxes, "HEARTBEAT", -1)
+    assert nights.told(*ESTATE) == Counter((UPDATE, check, name) for check in (PRIVILEGED, LIMITS) for name in ALL)
+    assert outboxes.HEARTBEAT == -1
+    monkeypatch.undo()
+    assert outboxes.HEARTBEAT == 25 * DAY
+
+
+def test_scans_that_deliver_nothing_are_made_up_for(nights):
+    nights.told(*ESTATE)
+    nights.receiver.events.clear()
+    nights.night(ESTATE[2])
+    assert nights.receiver.events == []
+    told = nights.told(ESTATE[2], lone("z", "a"))
+    closed = Counter((CLOSE, check, name) for check in (PRIVILEGED, LIMITS) for name in ("a/x", "b/y"))
+    assert told == closed + opened("a/z")
+
+
+def test_a_sink_that_comes_later_gets_its_own_baseline(nights, tmp_path):
+    nights.night(*ESTATE)
+    assert nights.told(*ESTATE) == opened(*ALL)
+    config = tmp_path / "kubeposture.yaml"
+    config.write_text(config.read_text().replace("{webhook", "{name: first, webhook"))
+    assert nights.told(*ESTATE) == opened(*ALL)
+    assert all(e["unmapped"]["baseline"] for e in nights.receiver.events if e["class_uid"] == 2003)
+
+
+WIDE = ("*",)
+
+
+@pytest.mark.parametrize(
+    ("tonight", "then", "covered"),
+    [
+        (Look(frozenset("ab"), frozenset("d"), WIDE), Look(frozenset("a"), frozenset("d"), WIDE), True),
+        (Look(frozenset("a"), frozenset("d"), WIDE), Look(frozenset("ab"), frozenset("d"), WIDE), False),
+        (Look(frozenset("a"), frozenset("c"), WIDE), Look(frozenset("a"), frozenset("cd"), WIDE), False),
+        (Look(frozenset("a"), frozenset("d"), WIDE), Look(frozenset("a"), frozenset("d"), ("b",)), True),
+        (Look(frozenset("a"), frozenset("d"), ("b",)), Look(frozenset("a"), frozenset("d"), ("b",)), True),
+        (Look(frozenset("a"), frozenset("d"), ("b",)), Look(frozenset("a"), frozenset("d"), WIDE), False),
+        (Look(frozenset("a"), frozenset("d"), WIDE, ("x*",)), Look(frozenset("a"), frozenset("d"), WIDE), False),
+        (Look(frozenset("a"), frozenset("d"), WIDE, ("x*",)), Look(frozenset("a"), frozenset("d"), ()), True),
+    ],
+)
+def test_what_one_look_covers_of_another(tonight, then, covered):
+    assert tonight.covers(then) is covered
