@@ -96,7 +96,7 @@ class Session:
             base_url=self.endpoint,
             credential_scopes=[cloud.scope],
             policies=_policies(self.credential, cloud.scope, self.endpoint),
-            transport=_transport(self.endpoint, connections, self._seconds),
+            transport=transport(self.endpoint, connections, self._seconds),
         )
 
     def close(self) -> None:
@@ -260,7 +260,7 @@ def _origin(url: str) -> tuple[str, str, int | None]:
         return "", "", None
 
 
-def _transport(endpoint: str, connections: int, seconds: float) -> Any:
+def transport(endpoint: str, connections: int, seconds: float) -> Any:
     """Keeps as many connections as there are readers; the default of ten would close and open the others anew.
     `seconds` is what one answer may take."""
     import requests
