@@ -11,6 +11,7 @@ import ssl
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass
@@ -234,9 +235,18 @@ def refusal(url: str, answer: Answer) -> HttpError:
     detail = f"{_host(url)} answered {answer.status}"
     if 300 <= answer.status < 400:
         detail += ": redirects are not followed"
-    after = answer.headers.get("Retry-After", "").strip()
-    wait = float(after) if after.isdecimal() and len(after) < 10 else None
+    wait = _seconds(answer.headers.get("Retry-After", "").strip())
     return HttpError(reason, detail, answer.status, retry=answer.status in _TRANSIENT, wait=wait)
+
+
+def _seconds(after: str) -> float | None:
+    """Of a Retry-After: it has seconds or a date (RFC 9110, section 10.2.3)."""
+    if after.isdecimal():
+        return float(after) if len(after) < 10 else None
+    try:
+        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
 
 
 def _failure(url: str, error: Exception) -> HttpError:

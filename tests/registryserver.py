@@ -22,7 +22,7 @@ class Request(NamedTuple):
 
 @dataclass
 class Reply:
-    """`body` that is no bytes is sent as JSON; "hang" as the status says nothing at all."""
+    """`body` that is no bytes is sent as JSON; "hang" as the status says nothing at all, "reset" hangs up at once."""
 
     status: int | str = 200
     body: Any = b""
@@ -83,6 +83,7 @@ class Server:
                     raise
                 if reply.status == "hang":
                     server.stopping.wait()
+                if isinstance(reply.status, str):
                     return
                 self.send_response(int(reply.status))
                 for name, value in (("Content-Length", str(len(reply.data))), *reply.headers):
