@@ -36,12 +36,12 @@ class Reply:
 class Server:
     """A context manager; `requests` is what came in."""
 
-    def __init__(self, answer: Callable[[Request], Reply], tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, answer: Callable[[Request], Reply], tls: ssl.SSLContext | None = None, port: int = 0) -> None:
         self.answer = answer
         self.requests: list[Request] = []
         self.stopping = threading.Event()
         self.errors: list[BaseException] = []
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
         self._http.daemon_threads = False
         self._http.handle_error = lambda *_: None  # clients that hang up are what the tests are about
         if tls:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -178,20 +178,24 @@ def show_sinks(path: HistoryFile = None, output: Output = Format.TABLE) -> None:
 
 def _sink_row(standing: Standing, refused: Iterable[tuple[bytes, str]]) -> dict[str, Any]:
     """`why` has the oldest of what was refused."""
-    from scanner.history.telling import unpacked
-
     times = {
         name: None if value is None else _time(value)
         for name, value in (("since", standing.since), ("oldest", standing.oldest))
     }
-    letters = [{"id": _id_of(unpacked(event)), "reason": reason} for event, reason in refused]
+    letters = [{"id": _id_of(event), "reason": reason} for event, reason in refused]
     return {**msgspec.structs.asdict(standing), **times, "why": letters}
 
 
-def _id_of(event: Mapping[str, Any]) -> str:
+def _id_of(data: bytes) -> str:
     """Of the finding that an event is about, else of the event."""
-    found: str = event.get("finding_info", event["metadata"])["uid"]
-    return found
+    from scanner.history.telling import Damaged, unpacked
+
+    try:
+        event = unpacked(data)
+    except Damaged:
+        return "an event"
+    about = event.get("finding_info") or event["metadata"]
+    return str(about["uid"])
 
 
 @app.command("forget")

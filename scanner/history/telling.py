@@ -123,8 +123,15 @@ def packed(event: Event) -> bytes:
     return zlib.compress(line(event), 1)
 
 
+class Damaged(ValueError):
+    """Bytes that are no event, though nothing else was ever written there."""
+
+
 def unpacked(data: bytes) -> Event:
-    event: Event = msgspec.json.decode(zlib.decompress(data))
+    try:
+        event: Event = msgspec.json.decode(zlib.decompress(data), type=Event)
+    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Damaged(f"is damaged in the outbox: {error}") from None
     return event
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from scanner.history.outbox import AS_IT_IS, Letter
-from scanner.history.telling import unpacked
+from scanner.history.telling import Damaged, unpacked
 from scanner.report.ocsf_event import with_activity
 from scanner.sinks import Packed, Refused, Sink, Unavailable, Unusable
 
@@ -82,8 +79,8 @@ class Delivery:
             letter = self._left[0]
             try:
                 packed = self._pack(letter)
-            except (zlib.error, msgspec.DecodeError, LookupError, TypeError) as error:
-                damaged[letter.number] = f"is damaged in the outbox: {error}"
+            except Damaged as error:
+                damaged[letter.number] = str(error)
                 packed = None
             if packed and batch and size + len(packed.body) > self.sink.most_bytes:
                 break

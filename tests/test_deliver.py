@@ -1,0 +1,364 @@
+"""Delivery: nothing is lost, whoever dies; what is refused is kept apart; and every problem is said in one line."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+from cli import kubeposture
+from registryserver import Reply, Server
+from sinkserver import Collector, Receiver, Token, hec
+
+from scanner.history.outbox import Letter
+from scanner.history.telling import packed
+from scanner.sinks import Refused, Unavailable, Unusable, delivery
+from scanner.sinks.delivery import Delivery
+
+TOKEN = "f1e2d3c4-secret-of-the-collector"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPLUNK_HEC_TOKEN", TOKEN)
+    monkeypatch.setattr(delivery, "_BACKOFF", 0.01)
+    return tmp_path
+
+
+def configure(folder, **sinks):
+    rows = [{"name": name, kind: {"url": url}} for name, (kind, url) in sinks.items()]
+    (folder / "kubeposture.yaml").write_text(json.dumps({"sinks": rows}))
+
+
+def pods(*names):
+    spec = {"containers": [{"name": "c", "image": "nginx", "securityContext": {"privileged": True}}]}
+    items = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec} for name in names]
+    return json.dumps({"kind": "List", "apiVersion": "v1", "items": items})
+
+
+def scan(*names, args=()):
+    args = ("-c", "k8s-privileged-container", "-o", "json", "--history", "h.db", "--deliver", *args)
+    return kubeposture("scan", "manifests", "-", *args, stdin=pods(*names))
+
+
+def deliver(*args):
+    return kubeposture("deliver", "--history", "h.db", *args)
+
+
+def sinks():
+    return {row["name"]: row for row in json.loads(kubeposture("history", "sinks", "h.db", "-o", "json").stdout)}
+
+
+def findings(collector):
+    return [e["event"] for e in collector.events if e["event"]["class_uid"] == 2003]
+
+
+def test_twenty_thousand_events_arrive_though_sender_and_receiver_are_killed(folder):
+    (folder / "all.json").write_text(pods(*(f"pod-{n}" for n in range(3_000))))
+    collector = Collector({TOKEN: Token(disabled=True)})
+    with Server(collector) as first:
+        configure(folder, splunk=("splunk", first.url))
+        more = ("-q", "-o", "json=report", "--history", "h.db", "--deliver")
+        result = kubeposture("scan", "manifests", "all.json", *more)
+        assert result.code == 5, result.stderr
+        assert "the token is disabled: enable it" in result.stderr
+        found = {f["id"] for f in json.loads((folder / "report").read_text())["findings"]}
+        waiting = sinks()["splunk"]["waiting"]
+        assert len(found) >= 20_000
+        assert waiting == len(found) + 1  # and the scan itself
+        collector.tokens[TOKEN].disabled = False
+        for kill in range(4):
+            child = start()
+            until(lambda n=kill, c=child: len(collector.events) >= (n + 1) * 3_000 or c.poll() is not None)
+            child.kill()
+            child.wait()
+            assert child.returncode == -signal.SIGKILL
+        last = start()
+        until(lambda: len(collector.events) >= 15_000)
+    time.sleep(0.5)  # nobody listens
+    with Server(collector, port=first.port):
+        _, said = last.communicate(timeout=120)
+    assert last.returncode == 0, said
+    uids = Counter(e["event"]["metadata"]["uid"] for e in collector.events)
+    assert len(uids) == waiting
+    assert {e["finding_info"]["uid"] for e in findings(collector)} == found
+    assert 0 < sum(uids.values()) - len(uids) <= 5 * 1_000  # at most the batch that was under way, each time
+    assert deliver().code == 0
+    assert (sinks()["splunk"]["waiting"], sinks()["splunk"]["open"]) == (0, len(found))
+
+
+def start():
+    command = [sys.executable, "-m", "scanner", "deliver", "--history", "h.db", "-q"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": ROOT})
+
+
+ROOT = os.getcwd()
+
+
+def until(done):
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_what_is_refused_is_kept_apart_and_may_be_sent_again(folder):
+    poison = "pod-13"
+    collector = Collector({TOKEN: Token()})
+
+    def picky(request):
+        before = len(collector.events)
+        reply = collector(request)
+        if any(poison in e["event"]["message"] for e in collector.events[before:]):
+            del collector.events[before:]
+            return hec(6)
+        return reply
+
+    with Server(picky) as server:
+        configure(folder, soc=("splunk", server.url))
+        result = scan(*(f"pod-{n:02}" for n in range(40)))
+        assert result.code == 5
+        assert "soc: 40 delivered, 1 refused (see `kubeposture history sinks`)" in result.stderr
+        assert len({e["finding_info"]["uid"] for e in findings(collector)}) == 39
+        [refused] = sinks()["soc"]["why"]
+        assert refused["reason"].endswith("answered 400, code 6: invalid data format")
+        table = kubeposture("history", "sinks", "h.db").stdout
+        assert refused["id"] in table
+        assert deliver().code == 5  # it is not forgotten
+        assert deliver("--retry-refused").code == 5
+        poison = "nothing"
+        assert deliver("--retry-refused").code == 0
+    assert len({e["finding_info"]["uid"] for e in findings(collector)}) == 40
+    assert sinks()["soc"]["refused"] == 0
+
+
+def test_what_is_refused_can_be_dropped(folder):
+    with Server(lambda request: hec(6)) as server:
+        configure(folder, splunk=("splunk", server.url))
+        assert scan("a").code == 5
+        assert sinks()["splunk"]["refused"] == 2
+        assert deliver("--drop-refused").code == 0
+        both = deliver("--drop-refused", "--retry-refused")
+        assert (both.code, "exclude each other" in both.stderr) == (2, True)
+
+
+def test_a_receiver_that_refuses_everything_keeps_what_waits(folder):
+    with Server(lambda request: hec(6)) as server:
+        configure(folder, splunk=("splunk", server.url))
+        result = scan(*(f"pod-{n}" for n in range(60)))
+        assert result.code == 5
+        assert "refuses everything" in result.stderr
+        rows = sinks()["splunk"]
+        assert (rows["refused"], rows["waiting"]) == (20, 41)
+
+
+def test_one_sink_that_is_away_holds_up_no_other(folder):
+    collector, receiver = Collector({TOKEN: Token(disabled=True)}), Receiver()
+    with Server(collector) as one, Server(receiver) as other:
+        configure(folder, soc=("splunk", one.url), team=("webhook", other.url))
+        result = scan("a", "b", args=("--fail-on", "low"))
+        assert result.code == 1  # the gate says more
+        assert "team: 3 delivered\n" in result.stderr
+        assert len(receiver.events) == 3
+        collector.tokens[TOKEN].disabled = False
+        assert deliver("--sink", "team").code == 0
+        assert deliver("--sink", "soc").code == 0
+    assert len(collector.events) == 3
+    assert deliver("--sink", "sco").stderr.count("did you mean soc?") == 1
+
+
+def test_a_receiver_says_when_to_come_back(folder):
+    busy = Reply(503, {"text": "Server is busy", "code": 9}, (("Retry-After", "1"),))
+    collector = Collector({TOKEN: Token()}, replies=[busy])
+    with Server(collector) as server:
+        configure(folder, splunk=("splunk", server.url))
+        started = time.monotonic()
+        assert scan("a").code == 0
+        assert time.monotonic() - started >= 1
+        assert len(server.requests) == 2
+    assert len(collector.events) == 2
+
+
+def test_every_request_is_within_the_bounds(folder):
+    (folder / "all.json").write_text(pods(*(f"pod-{n}" for n in range(300))))
+    receiver = Receiver()
+    with Server(receiver) as server:
+        configure(folder, webhook=("webhook", server.url))
+        kubeposture("scan", "manifests", "all.json", "-q", "-o", "json=report", "--history", "h.db", "--deliver")
+        assert max(len(request.body) for request in server.requests) <= 1_000_000
+        assert max(len(request.body.splitlines()) for request in server.requests) <= 1_000
+        assert len(server.requests) > 3
+    found = json.loads((folder / "report").read_text())["findings"]
+    assert Counter(e["finding_info"]["uid"] for e in receiver.events if e["class_uid"] == 2003) == Counter(
+        f["id"] for f in found
+    )
+
+
+def test_what_was_forgotten_is_told_anew(folder):
+    receiver = Receiver()
+    with Server(receiver) as server:
+        configure(folder, webhook=("webhook", server.url))
+        scan("a")
+        scan("a")
+        assert kubeposture("history", "forget", "webhook", "h.db").code == 0
+        assert sinks() == {}
+        scan("a")
+        assert [e["unmapped"]["baseline"] for e in receiver.events if e["class_uid"] == 2003] == [True, True]
+    again = kubeposture("history", "forget", "webhoook", "h.db")
+    assert (again.code, "was ever told" in again.stderr) == (2, True)
+
+
+def test_no_secret_is_kept_or_said(folder):
+    with Server(Collector({TOKEN: Token(disabled=True)})) as server:
+        configure(folder, splunk=("splunk", server.url))
+        said = scan("a")
+        told = deliver("-v")
+    assert TOKEN not in said.stdout + said.stderr + told.stdout + told.stderr
+    for path in folder.iterdir():
+        assert TOKEN.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("{}", "there is nobody to deliver to"),
+        ("sinks: [{splunk: {url: 'http://example.com'}}]", "never sent unencrypted"),
+        ("sinks: [{splunk: {url: 'https://example.com', token_env: NONE}}]", "set the environment variable NONE"),
+        ("sinks: [{webhook: {url: 'https://a'}}, {webhook: {url: 'https://b'}}]", "two sinks are called webhook"),
+        ("sinks: [{name: x}]", "exactly one of the keys splunk, sentinel"),
+        ("sinks: [{splunk: {url: 'https://a', token: secret}}]", "unknown field `token`"),
+    ],
+)
+def test_what_cannot_be_delivered_to_is_said_before_the_scan(folder, config, said):
+    (folder / "kubeposture.yaml").write_text(config)
+    for result in (scan("a"), deliver()):
+        assert (result.code, result.stdout) == (2, "")
+        assert said in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not (folder / "h.db").exists()
+
+
+def test_without_a_history_there_is_nothing_to_deliver(folder):
+    configure(folder, webhook=("webhook", "https://127.0.0.1:1"))
+    missing = deliver()
+    assert (missing.code, "no such history" in missing.stderr) == (2, True)
+    off = scan("a", args=("--history", "off"))
+    assert (off.code, "--deliver needs a history" in off.stderr) == (2, True)
+
+
+def test_a_damaged_event_is_kept_apart(folder):
+    collector = Collector({TOKEN: Token(disabled=True)})
+    with Server(collector) as server:
+        configure(folder, splunk=("splunk", server.url))
+        scan("a", "b")
+        with sqlite3.connect("h.db") as connection:
+            connection.execute("update outbox set event = x'00' where number = 1")
+        connection.close()
+        collector.tokens[TOKEN].disabled = False
+        assert deliver().code == 5
+    assert len(collector.events) == 2
+    assert "damaged" in sinks()["splunk"]["why"][0]["reason"]
+
+
+# -- the loop alone ---------------------------------------------------------------------------------------------------
+
+
+class Outbox:
+    def __init__(self, count):
+        event = {"metadata": {"uid": ""}, "class_uid": 6007}
+        self.left = {
+            n: Letter(n, 0, False, packed(event | {"metadata": {"uid": f"u{n}"}})) for n in range(1, count + 1)
+        }
+        self.dead = {}
+
+    def letters(self, sink, after, limit):
+        return [self.left[n] for n in sorted(self.left) if n > after][:limit]
+
+    def settle(self, done, refused):
+        for n in (*done, *refused):
+            del self.left[n]
+        self.dead |= refused
+
+
+class Sink:
+    most_events, most_bytes = 8, 10_000
+
+    def __init__(self, answer):
+        self.answer, self.batches, self.closed = answer, [], False
+
+    def pack(self, event):
+        return json.dumps(event["metadata"]["uid"]).encode()
+
+    def send(self, batch):
+        uids = [p.uid for p in batch]
+        self.batches.append(uids)
+        return self.answer(uids)
+
+    def close(self):
+        self.closed = True
+
+
+def run(count, answer, **how):
+    outbox, sink = Outbox(count), Sink(answer)
+    done = Delivery("s", sink, outbox, **how)
+    done.run()
+    assert sink.closed
+    return outbox, sink, done
+
+
+def test_halves_find_each_event_that_is_refused():
+    def answer(uids):
+        if {"u3", "u16", "u20"} & set(uids):
+            raise Refused("no")
+        return {}
+
+    outbox, sink, done = run(20, answer)
+    assert outbox.dead == {3: "no", 16: "no", 20: "no"}
+    assert (outbox.left, done.sent, done.refused, done.problem) == ({}, 17, 3, "")
+    assert max(map(len, sink.batches)) == 8
+
+
+def test_events_that_a_receiver_names_are_refused_and_the_others_are_there():
+    outbox, _, done = run(10, lambda uids: {uid: "odd" for uid in uids if uid.endswith("7")})
+    assert (outbox.dead, outbox.left, done.sent) == ({7: "odd"}, {}, 9)
+
+
+def test_patience_ends(monkeypatch):
+    monkeypatch.setattr(delivery, "_BACKOFF", 0.01)
+
+    def away(uids):
+        raise Unavailable("host is away")
+
+    outbox, sink, done = run(3, away, patience=0.2)
+    assert (len(outbox.left), done.problem) == (3, "host is away")
+    assert len(sink.batches) > 2
+    later = lambda uids: (_ for _ in ()).throw(Unavailable("busy", 3600.0))  # noqa: E731
+    outbox, sink, done = run(3, later)
+    assert (len(outbox.left), done.problem, len(sink.batches)) == (3, "busy", 1)
+
+
+def test_what_somebody_has_to_change_ends_the_delivery_at_once():
+    def locked(uids):
+        raise Unusable("no right")
+
+    outbox, sink, done = run(30, locked)
+    assert (len(outbox.left), done.problem, len(sink.batches)) == (30, "no right", 1)
+
+
+def test_an_interruption_is_heard_while_it_waits():
+    stop = threading.Event()
+
+    def away(uids):
+        stop.set()
+        raise Unavailable("away", 60.0)
+
+    started = time.monotonic()
+    outbox, _, done = run(3, away, stop=stop)
+    assert (len(outbox.left), done.problem) == (3, "interrupted")
+    assert time.monotonic() - started < 5
