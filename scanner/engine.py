@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,6 +35,7 @@ from scanner.summary import Tally
 
 LISTED = frozenset({Status.FAIL, Status.UNKNOWN, Status.ERROR})
 UNCONFIGURED = "configuration_required"
+OnVulnerable = Callable[[Plan, Group, Finding], None]  # takes images that fail, with the finding
 _RANK = {status: i for i, status in enumerate(WORST_FIRST)}
 _EXCLUDED = not_applicable("excluded")
 _WINDOWS = not_applicable("windows")
@@ -49,9 +50,11 @@ def evaluate(
     exemptions: Exemptions,
     listed: frozenset[Status] = LISTED,
     images: Iterable[Group] = (),
+    on_vulnerable: OnVulnerable | None = None,
 ) -> Iterator[Finding]:
     """Judge everything; yields findings whose status is `listed`, counts all of them in `tally`."""
     run = _Run(inventory, settings, context, tally, exemptions, listed | LISTED)
+    run.on_vulnerable = on_vulnerable
     for finding in run.findings(images):
         if finding.status in listed:
             yield finding
@@ -99,6 +102,7 @@ class _Run:
         self.row = context.cluster.id if context.cluster else context.scope_id  # what results are counted under
         self.findings_of: dict[str, Findings] = {}  # by cloud id
         self.common = Findings(context, settings.labels, inventory.namespace_labels)
+        self.on_vulnerable: OnVulnerable | None = None
         self.broken: dict[RootKey, set[str | None]] = defaultdict(set)  # identity -> containers, None for all
         for item in inventory.invalid:
             self.broken[identity(item.resource)].add(item.container)
@@ -197,7 +201,11 @@ class _Run:
     def _images(self, group: Group, by_scope: Mapping[type, list[Plan]]) -> Iterator[Finding]:
         for plan in by_scope[type(group.subjects[0])]:
             verdict, pods = self._image_verdict(plan, group)
-            yield from self._report(plan, group.resource, group.key, _Outcome([(verdict, None)]), occurrences=pods)
+            outcome = _Outcome([(verdict, None)])
+            for finding in self._report(plan, group.resource, group.key, outcome, occurrences=pods):
+                if self.on_vulnerable and finding.status is Status.FAIL:
+                    self.on_vulnerable(plan, group, finding)
+                yield finding
 
     def _image_verdict(self, plan: Plan, group: Group) -> tuple[Verdict, int]:
         """Of all images of a container together, and how many pods run one that is as bad."""

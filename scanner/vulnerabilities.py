@@ -183,6 +183,11 @@ class Shared:
         return self.one(Vulnerability(id, level, package, installed, fixed, score))
 
 
+def gravity(one: Vulnerability) -> tuple[object, ...]:
+    """To compare records of one vulnerability of one package by: the least is the gravest."""
+    return one.level.rank, not one.fixed, one.installed, one.fixed, one.cvss or 0.0
+
+
 def distinct(found: Iterable[Vulnerability]) -> list[Vulnerability]:
     """One record for each vulnerability of each installed package: the gravest, in the order in which they come."""
     kept: dict[tuple[str, str, str], Vulnerability] = {}

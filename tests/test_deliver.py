@@ -79,7 +79,7 @@ def test_twenty_thousand_events_arrive_though_sender_and_receiver_are_killed(fol
             child.kill()
             child.wait()
             assert child.returncode == -signal.SIGKILL
-        last = start()
+        last = start(subprocess.PIPE)
         until(lambda: len(collector.events) >= 15_000)
     time.sleep(0.5)  # nobody listens
     with Server(collector, port=first.port):
@@ -93,9 +93,9 @@ def test_twenty_thousand_events_arrive_though_sender_and_receiver_are_killed(fol
     assert (sinks()["splunk"]["waiting"], sinks()["splunk"]["open"]) == (0, len(found))
 
 
-def start():
+def start(stderr=subprocess.DEVNULL):
     command = [sys.executable, "-m", "scanner", "deliver", "--history", "h.db", "-q"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": ROOT})
+    return subprocess.Popen(command, stderr=stderr, text=True, env={**os.environ, "PYTHONPATH": ROOT})
 
 
 ROOT = os.getcwd()

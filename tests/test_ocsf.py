@@ -3,6 +3,8 @@
 import itertools
 import json
 import re
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -19,6 +21,7 @@ from awsserver import AwsServer
 from azure_data import DEV
 from azure_data import sample_estate as azure_estate
 from cli import kubeposture
+from cluster_data import populate
 from gcp_data import PROD as PROJECT
 from gcp_data import sample_estate as google_estate
 from gcpserver import GcpServer
@@ -26,6 +29,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ocsf_json_schema import OcsfJsonSchemaEmbedded, get_ocsf_schema
 from support import deployment, secured
+from test_collect import INTERRUPTED, ROOT
 
 from scanner.inventory import Counts
 from scanner.model import (
@@ -54,7 +58,11 @@ from scanner.report.ocsf_event import LIMIT, bounded, line, uuid5
 from scanner.summary import Tally
 
 VERSIONS = ("1.5.0", "1.6.0", "1.7.0", "1.8.0")
-CLASSES = {2003: ("compliance_finding", "Compliance Finding"), 6007: ("scan_activity", "Scan Activity")}
+CLASSES = {
+    2002: ("vulnerability_finding", "Vulnerability Finding"),
+    2003: ("compliance_finding", "Compliance Finding"),
+    6007: ("scan_activity", "Scan Activity"),
+}
 SEEDS = Path(__file__).parent.parent / "fixtures/seeds"
 SCANS = Path(__file__).parent.parent / "fixtures/scans"
 NOW = datetime(2026, 9, 1, 12, 30, 15, tzinfo=UTC)
@@ -287,6 +295,21 @@ def test_streamed_beside_others(folder):
     kubeposture("scan", "manifests", SEEDS, "-o", "ocsf=events", "-o", "table=t", "-o", "ocsf=more")
     assert (folder / "events").read_text() == (folder / "more").read_text()
     assert read((folder / "events").read_text())[-1]["class_uid"] == 6007
+
+
+def test_an_interrupted_scan(folder):
+    with ApiServer() as one, ApiServer() as two:
+        populate(one, 20)
+        populate(two, 20)
+        config = one.kubeconfig(folder / "config", context="a", others={"b": two})
+        command = ["scan", "kubeconfig", "--kubeconfig", config, "--context", "*", "--concurrency", "1"]
+        outputs = ["-o", f"ocsf={folder}/events", "-o", f"json={folder}/report", "-q"]
+        result = subprocess.run([sys.executable, "-c", INTERRUPTED, *command, *outputs], check=False, cwd=ROOT)
+    whole = read((folder / "events").read_text())[-1]
+    assert result.returncode == whole["unmapped"]["exit_code"] == 130
+    assert (whole["activity_name"], whole["status"], whole["unmapped"]["complete"]) == ("Cancelled", "Partial", False)
+    report = json.loads((folder / "report").read_text())
+    assert report["scan"]["exit_reasons"] == whole["unmapped"]["exit_reasons"] == ["interrupted", "incomplete"]
 
 
 # -- one finding
@@ -667,6 +690,16 @@ def test_each_cluster_ends_with_its_state(state, unread, activity, status):
     assert [(e["severity"], e["compliance"]["status_id"], e["status"]) for e in before] == (
         [(unread, 2, "New")] if unread else []
     )
+
+
+@pytest.mark.parametrize(
+    ("complete", "reasons", "status"),
+    [(False, [], "Partial"), (True, [], "Success"), (False, ["nothing_read"], "Failure")],
+)
+def test_an_interrupted_scan_is_cancelled(complete, reasons, status):
+    *_, whole = ended(cluster(), complete=complete, reasons=["interrupted", *reasons])
+    assert (whole["activity_id"], whole["activity_name"], whole["status"]) == (3, "Cancelled", status)
+    assert whole["unmapped"]["exit_reasons"][0] == "interrupted"
 
 
 def test_everything_that_was_not_read_is_told_in_order():

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from scanner.images import Manifest, Match, ScannedImage
 from scanner.model import Evidence, Severity, Status, Verdict
-from scanner.vulnerabilities import SOURCES, ImageScan, Level, Vulnerability
+from scanner.vulnerabilities import SOURCES, ImageScan, Level, Vulnerability, gravity
 
 MinSeverity = Annotated[
     Literal["critical", "high", "medium", "low", "negligible"], "vulnerabilities less grave than this do not count"
@@ -37,6 +37,11 @@ class Rule:
     fixable_only: bool
     max_scan_age: int
     sources: Sequence[str]
+
+    @property
+    def precedence(self) -> dict[str, int]:
+        """0 for the source whose records are shown first."""
+        return {name: i for i, name in enumerate(dict.fromkeys((*self.sources, *SOURCES)))}
 
     def counts(self, found: Vulnerability) -> bool | None:
         """None where it depends on a rating that nobody has given: above the least that every vulnerability has."""
@@ -69,7 +74,7 @@ class _Found:
             if counts:
                 counting = True
                 known = self.active.get(key)
-                if known is None or (self.told_by[key] == scan.source and _graver(one) < _graver(known)):
+                if known is None or (self.told_by[key] == scan.source and gravity(one) < gravity(known)):
                     self.active[key], self.told_by[key] = one, scan.source
             elif counts is None:
                 self.unrated.add(key)
@@ -100,22 +105,28 @@ def judged(image: ScannedImage, rule: Rule, severity: Severity) -> Verdict:
 
 def _found(image: ScannedImage, rule: Rule) -> _Found:
     found = _Found()
-    for manifest in image.manifests:
-        for match in _current(manifest.matches, rule, image.as_of):
-            scan = match.scan
-            if scan.told:
-                found.scans.append(scan)
-            if found.add(scan, rule):
-                found.sure = found.sure or match.sure
-                found.doubts.update([match.doubt] if match.doubt else [])
+    for _, match in current(image, rule):
+        scan = match.scan
+        if scan.told:
+            found.scans.append(scan)
+        if found.add(scan, rule):
+            found.sure = found.sure or match.sure
+            found.doubts.update([match.doubt] if match.doubt else [])
     found.unrated -= found.active.keys()
     found.below -= found.active.keys()
     return found
 
 
+def current(image: ScannedImage, rule: Rule) -> Iterator[tuple[Manifest, Match]]:
+    """Whatever of each manifest no newer scan has taken the place of, by precedence."""
+    for manifest in image.manifests:
+        for match in _current(manifest.matches, rule, image.as_of):
+            yield manifest, match
+
+
 def _current(matches: Iterable[Match], rule: Rule, as_of: datetime) -> list[Match]:
     """By precedence. Of one source and platform the newest finished scan takes the place of older ones."""
-    order = {name: i for i, name in enumerate(dict.fromkeys((*rule.sources, *SOURCES)))}
+    order = rule.precedence
     newest: dict[tuple[object, ...], Match] = {}
     kept = []
     for match in matches:
@@ -203,10 +214,6 @@ def _fail(image: ScannedImage, found: _Found, about: tuple[Evidence, ...]) -> Ve
     shown = (_evidence(one, one.id in image.known_exploited) for one in ranked[:SHOWN])
     worst = min(ranked, key=lambda one: one.level.severity.rank).level.severity
     return Verdict(Status.FAIL, "vulnerable", message, (Evidence("found", counts), *about, *shown), worst)
-
-
-def _graver(one: Vulnerability) -> tuple[object, ...]:
-    return one.level.rank, not one.fixed, one.installed, one.fixed, one.cvss or 0.0
 
 
 def _order(one: Vulnerability, exploited: frozenset[str]) -> tuple[object, ...]:

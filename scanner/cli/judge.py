@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import gc
 import uuid
 import zlib
@@ -15,14 +16,14 @@ import msgspec
 
 from scanner import collect, resources
 from scanner.cli.interrupts import interrupts
-from scanner.cli.judge_images import NO_SOURCE, ImageJudging, IndexOf, source_row
+from scanner.cli.judge_images import NO_SOURCE, ImageJudging, IndexOf, keep, source_row
 from scanner.cli.options import EXIT_INTERRUPTED, Reporting
 from scanner.cli.progress import progress
 from scanner.cli.settings import percentage, statuses
 from scanner.cloud import JOINED, CloudResource
 from scanner.clusters import Clusters, Row
 from scanner.collect import Estate, Pending, Reading, Task
-from scanner.config import Config, Plan, Settings
+from scanner.config import Config, ConfigError, Plan, Settings
 from scanner.destination import PipeClosed, drop_stdout
 from scanner.engine import LISTED, UNCONFIGURED, evaluate
 from scanner.exemptions import Exemptions
@@ -47,6 +48,7 @@ from scanner.model import (
 )
 from scanner.report import Ending, ScanInfo, coverage, outputs
 from scanner.summary import Tally
+from scanner.vulnerable import Vulnerable
 
 if TYPE_CHECKING:
     from scanner.cli.remember import Memory
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 NOT_ASKED = PlaneState.NOT_ASKED
 _CLEAN = (Status.PASS, Status.NOT_APPLICABLE)
 # Several reasons may hold at once: the exit code is the first one's.
-EXIT = {"nothing_read": 4, "gate_failed": 1, "incomplete": 3, "history_not_written": 3}
+EXIT = {"interrupted": EXIT_INTERRUPTED, "nothing_read": 4, "gate_failed": 1, "incomplete": 3, "history_not_written": 3}
 
 
 class Scan:
@@ -93,6 +95,8 @@ class Scan:
         self.history = self.memory.recorder if self.memory else None
         self.incomplete = False
         self.former: dict[str, ClusterRef] = {}
+        self.vulnerable = self._vulnerable() if reporting.emit_cves else None
+        self.interrupted = False
 
     def run(self, tasks: Sequence[Task], concurrency: int, *, quiet: bool) -> int:
         """The exit code. Interrupted, it reports what is complete and names what was not read."""
@@ -111,12 +115,19 @@ class Scan:
                         self._judge(reading)
                 self._judge_waiting()
             except KeyboardInterrupt:
+                self.interrupted = True
                 self._give_up()
                 if self.history:  # what was not reached is not gone, what was new is new the next time too
                     self.warnings.append("interrupted: the history stays as it was")
-                self._finish(interrupted=True)
-                return EXIT_INTERRUPTED
             return self._finish()
+
+    def _vulnerable(self) -> Vulnerable:
+        """Raises ConfigError where there is nothing to gather, or nobody to tell it to."""
+        if not any(spec.name == "ocsf" for spec in self.specs):
+            raise ConfigError("--emit-cves needs events to write to: -o ocsf or -o ocsf=PATH")
+        if not self.settings.needs_scans:
+            raise ConfigError("--emit-cves needs a check of images, such as -c '*-image-vulns': none is selected")
+        return Vulnerable(self.settings.known_exploited)
 
     def _give_up(self) -> None:
         if self.index_of:
@@ -287,7 +298,9 @@ class Scan:
                 also=former if part == "inside" else (),
             )
             listed |= self.history.wanted
-        for finding in evaluate(estate.inventory, settings, context, tally, self.exemptions, listed, images):
+        on_vulnerable = functools.partial(keep, self.vulnerable) if self.vulnerable else None
+        found = evaluate(estate.inventory, settings, context, tally, self.exemptions, listed, images, on_vulnerable)
+        for finding in found:
             self._add(finding, scope_id, again=again, counted_as=cluster.id if cluster else scope_id)
         if again and not self._decided():
             self.tally.counts.update({key: n for key, n in tally.counts.items() if key[3] in _CLEAN})
@@ -361,7 +374,7 @@ class Scan:
             gap = Gap(what="regions", reason=GapReason.FORBIDDEN, detail=detail, by_policy=True, time=utc_now())
             yield Account(id=id, provider=rows[0].provider, name=id, refused=True), gap
 
-    def _finish(self, *, interrupted: bool = False) -> int:
+    def _finish(self) -> int:
         self.gaps += self._closed()
         self.gaps.sort(key=lambda row: (row[0].name if row[0] else "", row[1].what, row[1].namespace))
         self.former = {old: row.cluster.ref for row in self.clusters.rows for old in row.former}
@@ -371,7 +384,7 @@ class Scan:
         self.warnings += [*self._notes(), *self.exemptions.warnings()]
         self.incomplete = self._incomplete() and not self._tolerated()
         if self.memory:
-            self._keep(self.memory, interrupted=interrupted)
+            self._keep(self.memory)
         ending = self._ending()
         try:
             self.outputs.finish(ending)
@@ -379,12 +392,12 @@ class Scan:
             drop_stdout()  # `| head` has seen enough: that changes nothing about the answer
         return ending.exit_code
 
-    def _keep(self, memory: Memory, *, interrupted: bool) -> None:
+    def _keep(self, memory: Memory) -> None:
         """To the history. What cannot be written there is in the report all the same."""
         for name in sorted(memory.recorder.nameless):
             why = "the uid of its namespace kube-system could not be read"
             self.warnings.append(f"history: {name} is not compared with what is known of it: {why}")
-        if interrupted:
+        if self.interrupted:
             self.history = None
             memory.give_up(self._ending())
         else:
@@ -419,6 +432,7 @@ class Scan:
             gate=self._gate(),
             changes=self.history.counts if self.history and not self._forgotten else None,
             lifecycles=self.history.lifecycles if self.history else {},
+            vulnerable=self.vulnerable or (),
         )
 
     def _notes(self) -> Iterator[str]:
@@ -450,7 +464,7 @@ class Scan:
         return sum(self.tally.total(s) for s in (Status.FAIL, *_CLEAN))
 
     def _exit_reasons(self) -> list[str]:
-        reasons = []
+        reasons = ["interrupted"] if self.interrupted else []
         decided = self._decided()
         listed = any(not account.refused for account in self.accounts.values())  # also where nothing was there
         judged = self.tally.total(Status.PASS) or self.tally.total(Status.FAIL)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from checks.images.rule import Rule, current
 from scanner.azure import ContainerRegistry
 from scanner.check import IMAGES
 from scanner.clusters import Row
@@ -16,9 +17,11 @@ from scanner.config import Plan
 from scanner.image_join import Images, holds
 from scanner.images import Group, RegistryImage, RunningContainer
 from scanner.inventory import Inventory, Root
-from scanner.model import Account, Gap, GapReason, PlaneState
+from scanner.model import Account, Finding, Gap, GapReason, PlaneState
 from scanner.running import Packed, merged
+from scanner.scope import excludes
 from scanner.vulnerabilities import SOURCES, Platform
+from scanner.vulnerable import Told, Vulnerable
 
 NO_SOURCE = (
     "no source tells of them: give files of Trivy or Grype with --vulnerabilities, install trivy-operator, or have the "
@@ -262,6 +265,18 @@ class ImageJudging:
             yield self._unknown(refused, {""}, f" ({some})")
         elif own and kind not in _CLOUDS:
             yield self._unknown(own, {kind})
+
+
+def keep(kept: Vulnerable, plan: Plan, group: Group, finding: Finding) -> None:
+    """The images that a finding fails for, with the scans that count under its check's parameters."""
+    rule = Rule(**plan.kwargs)
+    order = rule.precedence
+    for subject in group.subjects:
+        if isinstance(subject, RunningContainer) and excludes(plan, subject):
+            continue
+        for manifest, match in current(subject, rule):
+            told = Told(order.get(match.scan.source, len(order)), match, rule.counts)
+            kept.take(finding, subject.images, manifest, told)
 
 
 def _together(insides: list[_Inside]) -> tuple[_Inside, Iterable[Root], Set[str]]:

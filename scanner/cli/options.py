@@ -120,6 +120,10 @@ class Reporting:
     min_coverage: Annotated[
         str | None, option(help="Share of lists and documents that is enough: 95%.", panel="Report")
     ] = None
+    emit_cves: Annotated[
+        bool,
+        option("--emit-cves", help="With -o ocsf: an event for each image and vulnerability, too.", panel="Report"),
+    ] = False
     no_color: Annotated[bool, option("--no-color", help="No colours.", panel="Report")] = False
 
 

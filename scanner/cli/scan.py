@@ -55,7 +55,10 @@ def scan_manifests(
     from scanner.cli.judge import Scan
     from scanner.cli.settings import settings_from
     from scanner.cli.targets import manifest_task
+    from scanner.config import ConfigError
 
+    if reporting.emit_cves:
+        raise ConfigError("--emit-cves: images are judged where they run or are stored, and manifests are neither")
     settings, config = settings_from(judging)
     judge_tasks([manifest_task(paths, namespace)], Scan(settings.only(), config, reporting), logging)
 

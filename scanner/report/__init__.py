@@ -17,6 +17,7 @@ from scanner.inventory import Counts
 from scanner.matrix import Matrix
 from scanner.model import Account, Changes, Cluster, ClusterRef, Finding, Gap, Lifecycle
 from scanner.summary import Summary
+from scanner.vulnerable import VulnerableImage
 
 
 class ScanInfo(msgspec.Struct):
@@ -64,7 +65,8 @@ class Ending:
     """What is known when the last finding is out. `gaps` are with their cluster or account, None for files.
 
     `former` are ids under which clusters went into findings before it was known which clusters they are, `lifecycles`
-    those of findings, by id, that went out with another. `changes` is None without a history.
+    those of findings, by id, that went out with another. `changes` is None without a history. `vulnerable` are
+    images, where single vulnerabilities are asked for: each output may go through them.
     """
 
     scan: ScanInfo
@@ -81,6 +83,7 @@ class Ending:
     matrix: Matrix = field(default_factory=Matrix)
     changes: Changes | None = None
     lifecycles: Mapping[str, Lifecycle | None] = field(default_factory=dict)
+    vulnerable: Iterable[VulnerableImage] = ()
 
 
 class Output(Protocol):

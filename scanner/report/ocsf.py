@@ -5,16 +5,22 @@ A finding is a Compliance Finding, written while the scan runs; what was not rea
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from scanner.destination import Destination
-from scanner.model import Finding, Severity, Status
+from scanner.model import Finding, Status
 from scanner.report import Ending
 from scanner.report.ocsf_coverage import ending_events
 from scanner.report.ocsf_event import (
     CLOSE,
     COMPLIANCE,
     CREATE,
+    IN_PROGRESS,
+    NEW,
+    RESOLVED,
+    SEVERITY_IDS,
+    SUPPRESSED,
     UPDATE,
     Event,
     Place,
@@ -24,9 +30,10 @@ from scanner.report.ocsf_event import (
     in_region,
     line,
     milliseconds,
+    object_uid,
 )
+from scanner.report.ocsf_vulnerability import vulnerability_events
 
-SEVERITY_IDS = {Severity.INFO: 1, Severity.LOW: 2, Severity.MEDIUM: 3, Severity.HIGH: 4, Severity.CRITICAL: 5}
 # The verdict. 2 is what OCSF has for "no result due to missing information".
 COMPLIANCE_STATUSES = {
     Status.PASS: (1, "Pass"),
@@ -35,8 +42,6 @@ COMPLIANCE_STATUSES = {
     Status.ERROR: (99, "Error"),
     Status.NOT_APPLICABLE: (99, "Not Applicable"),
 }
-# How far somebody has come with it: not the verdict.
-NEW, IN_PROGRESS, SUPPRESSED, RESOLVED = (1, "New"), (2, "In Progress"), (3, "Suppressed"), (4, "Resolved")
 LIFECYCLE = {
     "new": (CREATE, NEW),
     "open": (UPDATE, IN_PROGRESS),
@@ -56,7 +61,7 @@ class OcsfOutput:
         self._destination.write(line(finding_event(finding, again=again)))
 
     def finish(self, ending: Ending) -> None:
-        for found in ending_events(ending):
+        for found in itertools.chain(vulnerability_events(ending), ending_events(ending)):
             self._destination.write(line(found))
         self._destination.close()
 
@@ -197,8 +202,7 @@ def _resource_uid(finding: Finding, place: Place) -> str:
     if resource.kind == "Image":
         return bounded(resource.name)
     around = finding.cluster.id if finding.cluster else resource.source.path if resource.source else place.scope
-    group = f"{resource.api_group}/" if resource.api_group else ""
-    return bounded(f"{around}|{group}{resource.kind}/{resource.namespace or ''}/{resource.name}")
+    return object_uid(around, resource.api_group, resource.kind, resource.namespace or "", resource.name)
 
 
 def _data(finding: Finding) -> Event:

@@ -18,6 +18,7 @@ from scanner.inventory import Counts
 from scanner.model import Account, Cluster, Gap, PlaneState
 from scanner.report import Ending
 from scanner.report.ocsf_event import (
+    CANCELLED,
     CLOUDS,
     COMPLETED,
     COMPLIANCE,
@@ -288,6 +289,8 @@ def _scanned(ending: Ending) -> Event:
     activity, status, severity = _STATES[PlaneState.COMPLETE if scan.complete else PlaneState.PARTIAL]
     if nothing:
         activity, status, severity = _STATES[PlaneState.NOT_READ]
+    if "interrupted" in scan.exit_reasons:
+        activity = CANCELLED
     fails = summary.by_status["fail"]
     found = event(
         SCAN,

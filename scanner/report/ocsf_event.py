@@ -18,6 +18,7 @@ import msgspec
 
 from scanner import __project__, __version__
 from scanner.kube import printable
+from scanner.model import Severity
 
 VERSION = "1.5.0"
 LIMIT = 32 * 1024  # bytes of a line with its end
@@ -37,9 +38,14 @@ class Class(NamedTuple):
 
 CREATE, UPDATE, CLOSE = 1, 2, 3
 COMPLIANCE = Class(2003, "Compliance Finding", 2, "Findings", {CREATE: "Create", UPDATE: "Update", CLOSE: "Close"})
-COMPLETED, ERROR = 2, 6
-SCAN = Class(6007, "Scan Activity", 6, "Application Activity", {COMPLETED: "Completed", ERROR: "Error"})
+VULNERABILITY = Class(2002, "Vulnerability Finding", 2, "Findings", {CREATE: "Create"})
+COMPLETED, CANCELLED, ERROR = 2, 3, 6
+_SCANNED = {COMPLETED: "Completed", CANCELLED: "Cancelled", ERROR: "Error"}
+SCAN = Class(6007, "Scan Activity", 6, "Application Activity", _SCANNED)
 
+# How far somebody has come with a finding: not the verdict.
+NEW, IN_PROGRESS, SUPPRESSED, RESOLVED = (1, "New"), (2, "In Progress"), (3, "Suppressed"), (4, "Resolved")
+SEVERITY_IDS = {Severity.INFO: 1, Severity.LOW: 2, Severity.MEDIUM: 3, Severity.HIGH: 4, Severity.CRITICAL: 5}
 SEVERITIES = {1: "Informational", 2: "Low", 3: "Medium", 4: "High", 5: "Critical"}
 _PRODUCT = {"name": __project__, "vendor_name": __project__, "version": __version__}
 
@@ -192,6 +198,11 @@ def bounded(uid: str) -> str:
     if len(uid) <= _LONGEST_UID:
         return uid
     return f"{uid[: _LONGEST_UID - 33]}~{hashlib.sha256(uid.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
+
+
+def object_uid(around: str, group: str, kind: str, namespace: str, name: str) -> str:
+    """Of what no cloud gives an id to: `around` is the id of its cluster, or its file."""
+    return bounded(f"{around}|{f'{group}/' if group else ''}{kind}/{namespace}/{name}")
 
 
 def cluster_resource(place: Place, id: str, uid: str | None, name: str) -> Event:

@@ -327,7 +327,9 @@ class TableOutput:
         for sentence in _next_steps(self._groups, ending):
             self._console.print(Text(sentence, style="cyan"))
         if ending.gate:
-            self._console.print(Text(ending.gate, style="bold red" if ending.exit_code == 1 else "green"))
+            self._console.print(
+                Text(ending.gate, style="bold red" if "gate_failed" in ending.scan.exit_reasons else "green")
+            )
 
 
 def _indented(content: Text, by: int = INDENT) -> Padding:
