@@ -71,15 +71,18 @@ _BY_POLICY = re.compile(r"explicit deny in a service control policy", re.IGNOREC
 class AwsAccount:
     """The calls of one identity in one account. May be used by many threads; clients are kept by service and region."""
 
-    def __init__(self, session: Any, *, request_timeout: float, connections: int) -> None:
+    def __init__(
+        self, session: Any, *, request_timeout: float, connections: int, attempts: int = ATTEMPTS, guard: Any = None
+    ) -> None:
+        """`guard` stands in for refuse_writes."""
         from botocore.config import Config
 
         self._session = session
         # On the session, so that each client of it is guarded from its first call on.
-        session.events.register("before-call", refuse_writes)
+        session.events.register("before-call", guard or refuse_writes)
         self._seconds = WHOLE_ANSWER * request_timeout
         self._config = Config(
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": attempts},
             connect_timeout=min(request_timeout, 5),
             read_timeout=request_timeout,
             max_pool_connections=connections,
