@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from pathlib import Path, PurePosixPath
 
 import kubernetes_validate
@@ -18,6 +19,8 @@ import typer
 import yaml
 from apiserver import ApiServer, tls
 from cli import kubeposture
+from registryserver import Server
+from sinkserver import Collector, Token
 from typer.core import TyperGroup
 
 import scanner
@@ -208,6 +211,69 @@ def test_the_cluster_that_it_runs_in_is_read(tmp_path, monkeypatch):
     assert report["changes"] is not None
     passed = {f["check"] for f in report["findings"] if f["status"] == "pass" and f["resource"]["kind"] == "CronJob"}
     assert "k8s-automount-api-credentials" in passed
+
+
+class Nights:
+    """The CronJob's own command, each night in new directories but for the one volume that it keeps."""
+
+    def __init__(self, path, monkeypatch, collector_url):
+        self.path, self.monkeypatch, self.night = path, monkeypatch, 0
+        pod = BY_KIND["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        [container] = pod["containers"]
+        claims = {v["name"] for v in pod["volumes"] if "persistentVolumeClaim" in v}
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        self.args = container["args"]
+        self.kept, self.fresh = (
+            {mounts[name] for name in mounts if (name in claims) is is_kept} for is_kept in (True, False)
+        )
+        text = BY_KIND["ConfigMap"]["data"]["kubeposture.yaml"]
+        self.config = text.replace("https://splunk.example.com:8088", collector_url)
+
+    def run(self, api):
+        self.night += 1
+        here = self.path / f"night-{self.night}"
+        places = {place: here / place.strip("/").replace("/", "-") for place in self.fresh}
+        places |= dict.fromkeys(self.kept, self.path / "volume")
+        for place in places.values():
+            place.mkdir(parents=True, exist_ok=True)
+        token = places["/var/run/secrets/kubernetes.io/serviceaccount"]
+        (token / "ca.crt").write_bytes(api.tls.ca)
+        (token / "token").write_text("bound")
+        (places["/run/secrets/kubeposture"] / "splunk-token").write_text("hec")
+        (places["/etc/kubeposture"] / "kubeposture.yaml").write_text(self._moved(self.config, places))
+        (here / "home").mkdir()
+        self.monkeypatch.chdir(here / "home")
+        self.monkeypatch.setenv("HOME", str(here / "home"))
+        self.monkeypatch.setenv("TMPDIR", str(places["/tmp"]))
+        self.monkeypatch.setattr(kubeconfig, "SERVICE_ACCOUNT", token)
+        return kubeposture(*(self._moved(arg, places) for arg in self.args))
+
+    @staticmethod
+    def _moved(text, places):
+        return re.sub("|".join(f"{place}/" for place in places), lambda found: f"{places[found[0][:-1]]}/", text)
+
+
+def test_the_second_night_has_nothing_to_tell(tmp_path, monkeypatch):
+    bad = {"containers": [{"name": "c", "image": "nginx", "securityContext": {"privileged": True}}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bad", "namespace": "a", "uid": "u-2"}, "spec": bad}
+    spaces = [{"kind": "Namespace", "metadata": {"name": name, "uid": f"u-{name}"}} for name in ("kube-system", "a")]
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    collector = Collector({"hec": Token()})
+    with Server(collector) as splunk, ApiServer([*spaces, pod], tls=tls(), token="bound") as api:
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(api.port))
+        nights = Nights(tmp_path, monkeypatch, splunk.url)
+        first = nights.run(api)
+        assert first.code == 0, first.stderr
+        events = [e["event"] for e in collector.events]
+        assert Counter(e["activity_name"] for e in events if e["class_uid"] == 2003).keys() == {"Create"}
+        assert "k8s-privileged-container" in {e["metadata"]["event_code"] for e in events}
+        collector.events.clear()
+        second = nights.run(api)
+    assert second.code == 0, second.stderr
+    assert [e["event"]["metadata"]["event_code"] for e in collector.events] == ["coverage-cluster", "scan"]
+    assert [path.name for path in (tmp_path / "volume").iterdir()] == ["history.db"]
+    assert not list(tmp_path.glob("night-*/home/*")) + list(tmp_path.glob("night-*/tmp/*"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
