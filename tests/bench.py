@@ -112,14 +112,14 @@ def exponent(points: Sequence[tuple[int, float]]) -> str:
 class Table:
     def __init__(self) -> None:
         self.over = False
-        print(f"{'work':<34}{'CPU s':>9}{'budget':>9}{'MB':>8}{'budget':>9}{'findings':>11}")
+        print(f"{'work':<40}{'CPU s':>9}{'budget':>9}{'MB':>8}{'budget':>9}{'findings':>11}")
 
     def row(self, work: str, cost: Cost, cpu: float | None = None, memory: float | None = None) -> None:
         over = (cpu is not None and cost.cpu > cpu) or (memory is not None and cost.memory > memory)
         self.over |= over
         budgets = [f"{b:g}" if b is not None else "" for b in (cpu, memory)]
         print(
-            f"{work:<34}{cost.cpu:>9.2f}{budgets[0]:>9}{cost.memory:>8.0f}{budgets[1]:>9}{cost.findings:>11,}"
+            f"{work:<40}{cost.cpu:>9.2f}{budgets[0]:>9}{cost.memory:>8.0f}{budgets[1]:>9}{cost.findings:>11,}"
             f"{'  OVER' if over else ''}",
             flush=True,
         )
@@ -260,37 +260,100 @@ def bench_images(table: Table, sizes: Sequence[int], rounds: int, folder: Path) 
     )
 
 
-HISTORY = """
-import gc, sys
+# One night of so many findings in 100 clusters, of which from the second on a twentieth is new and as many are gone.
+NIGHT = """
+import gc, os, sys
+from datetime import UTC, datetime
 from pathlib import Path
-from scanner.history.database import Database
-from scanner.history.lifecycle import About, Cover, Seen, Tonight, compare
-from scanner.history.recorder import ScanRow
-from scanner.history.store import SqliteStore
-path, count, night = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+from scanner.history.lifecycle import Cover
+from scanner.model import ClusterRef, Evidence, Finding, ParameterValue, ResourceRef, Severity, Status
+sys.excepthook = lambda *error: (sys.__excepthook__(*error), os._exit(2))
 gc.disable()
-history = SqliteStore(Database(path, now=night))
-before, tonight = history.load(), Tonight()
-for n in range(count):
-    check, cluster = f"k8s-{n % 120:03}", f"cluster-{n % 100}"
-    tonight.cover((cluster, check), Cover(params="p" * 16, observed=night, asked=("*",), lists=True))
-    id = f"kp1_{n + (count if night > 1 and n % 20 == 0 else 0):032x}"
-    tonight.seen[id] = Seen(
-        check=check, place=cluster, namespace=f"ns-{n % 300}", kind="Deployment", name=f"web-{n}", container="web",
-        cluster=cluster, account="", severity="high", status="fail", reason="", exempted=False, about=About.OBJECT,
-        params="p" * 16, digest=f"{n:016x}", observed=night, fails=True)
-changes = dict(compare(before.known, tonight, before.last))
-history.save(ScanRow("scan", night, night, True), tonight, before, changes)
+SCAN = "6a4d6a55-6a2f-4b5e-8e5c-1f6f0f3b9a11"
+path, count, night = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+at = datetime.fromtimestamp(1_790_000_000 + 86_400 * night, UTC)
+def findings():
+    for n in range(count):
+        name = n + (count if night > 1 and n % 20 == 0 else 0)
+        yield Finding(
+            schema_version="1", scan_id=SCAN, id=f"kp1_{name:032x}", check=f"k8s-{n % 120:03}", title="A title " * 6,
+            status=Status.FAIL, reason="", severity=Severity.HIGH, category="data_plane", scope="container",
+            provider="kubernetes", cluster=ClusterRef(f"cluster-{n % 100}", f"uid-{n % 100}", f"prod-{n % 100}"),
+            resource=ResourceRef("apps", "Deployment", f"ns-{n % 300}", f"web-{name}", "web", labels={"team": "shop"}),
+            message="runs with privileges that it does not need", remediation="Set it to false. " * 4,
+            evidence=(Evidence("containers[web].securityContext.privileged", "true"),),
+            parameters=(ParameterValue("excluded_images", "[]", "default"),), occurrences=3, observed_at=at)
+"""
+HISTORY = """
+from scanner.history.database import Database
+from scanner.history.recorder import Recorder, ScanRow, digest_of
+from scanner.history.store import SqliteStore
+from scanner.history.telling import Telling
+database, sinks = Database(path, now=int(at.timestamp())), tuple(sys.argv[4:])
+telling = Telling(sinks, SCAN, {}, path.parent) if sinks else None
+recorder = Recorder(SqliteStore(database), at, False, telling)
+recorder._params = {f"k8s-{n:03}": "p" * 16 for n in range(120)}
+for finding in findings():
+    place = finding.cluster.uid
+    if (place, finding.check) not in recorder.tonight.covers:
+        cover = Cover(params="p" * 16, observed=int(at.timestamp()), asked=("*",), lists=True)
+        recorder.tonight.cover((place, finding.check), cover)
+    recorder.take(finding, place)
+recorder.compare()
+recorder.save(ScanRow(SCAN, night, night, True))
+if telling:
+    telling.close()
+"""
+DELIVERY = """
+from scanner.history.database import Database
+from scanner.history.outbox import Outbox
+from scanner.sinks.delivery import Delivery
+from scanner.sinks.objects import Objects
+database = Database(path, now=int(at.timestamp()))
+delivery = Delivery("files", Objects(lambda path, data: None, ""), Outbox(database))
+delivery.run()
+assert delivery.sent, delivery.problem
+database.shrink()
+"""
+NDJSON = """
+from scanner.destination import Destination
+from scanner.report.ndjson import NdjsonOutput
+from scanner.report.ocsf import OcsfOutput
+kind = {"ndjson": NdjsonOutput, "ocsf": OcsfOutput}[sys.argv[4]]
+output = kind(Destination(path))
+for finding in findings():
+    output.add(finding)
+"""
+REPORT = """
+import msgspec
+names = ("fail", "unknown", "error", "pass", "not_applicable")
+summary = {"by_status": dict.fromkeys(names, 0), "by_severity": {}, "exempted": 0, "by_check": {}, "by_cluster": {},
+           "score": dict.fromkeys(("value", "low", "high"))}
+report = {"scan": {"exit_reasons": []}, "gaps": [], "summary": summary, "findings": list(findings())}
+path.write_bytes(msgspec.json.encode(report))
 """
 
 
 def bench_history(table: Table, count: int, folder: Path) -> None:
-    """The first night of so many findings, and the second, when a twentieth is new and as many are gone."""
-    path = folder / "history.db"
-    for night, name in ((1, "first"), (2, "second")):
-        cost = measure([sys.executable, "-c", HISTORY, str(path), str(count), str(night)], 1)
-        table.row(f"history, {count:,} findings, {name}", cost)
-    print(f"  {path.stat().st_size / 1e6:.0f} MB on disk")
+    """So many findings, with and without somebody to tell; what delivers, compares and writes as many."""
+
+    def night(name: str, code: str, path: Path, number: int, *more: str) -> None:
+        command = [sys.executable, "-c", NIGHT + code, path, str(count), str(number), *more]
+        table.row(f"{name}, {count:,}", measure(command, 1))
+
+    alone, told = folder / "alone.db", folder / "told.db"
+    for number, which in ((1, "first night"), (2, "second")):
+        night(f"history, {which}", HISTORY, alone, number)
+    for number, which in ((1, "baseline"), (2, "5% changes")):
+        night(f"history and outbox, {which}", HISTORY, told, number, "files")
+        print(f"  {told.stat().st_size / 1e6:.0f} MB on disk, {alone.stat().st_size / 1e6:.0f} MB without the outbox")
+        night(f"delivery, {which}", DELIVERY, told, number)
+    for kind in ("ndjson", "ocsf"):
+        night(f"-o {kind}", NDJSON, folder / "findings", 1, kind)
+    reports = [folder / "a.json", folder / "b.json"]
+    for number, path in enumerate(reports, 1):
+        measure([sys.executable, "-c", NIGHT + REPORT, path, str(count), str(number)], 1)
+    table.row(f"diff, {count:,}", measure([*COMMAND, "diff", *reports, "-o", "json"], 1))
 
 
 def main() -> None:

@@ -91,6 +91,7 @@ def test_twenty_thousand_events_arrive_though_sender_and_receiver_are_killed(fol
     assert 0 < sum(uids.values()) - len(uids) <= 5 * 1_000  # at most the batch that was under way, each time
     assert deliver().code == 0
     assert (sinks()["splunk"]["waiting"], sinks()["splunk"]["open"]) == (0, len(found))
+    assert (folder / "h.db").stat().st_size < 10_000_000  # the room of what was sent is given back
 
 
 def start(stderr=subprocess.DEVNULL):
@@ -264,6 +265,55 @@ def test_a_damaged_event_is_kept_apart(folder):
         assert deliver().code == 5
     assert len(collector.events) == 2
     assert "damaged" in sinks()["splunk"]["why"][0]["reason"]
+
+
+DYING = """
+import os, signal, sys
+sys.path[:0] = {paths!r}
+from scanner.history import outbox, store
+def die(*args):
+    real(*args)
+    os.kill(os.getpid(), signal.SIGKILL)
+where = {{"outbox": outbox, "store": store}}[{module!r}]
+real = getattr(where, {name!r})
+setattr(where, {name!r}, die)
+sys.argv[1:] = {args!r}
+from scanner.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [("store", "_write"), ("outbox", "_sink"), ("outbox", "queue_summaries"), ("outbox", "queue")]
+)
+def test_a_scan_that_is_killed_while_it_writes_has_told_nobody(folder, module, name):
+    receiver = Receiver()
+    with Server(receiver) as server:
+        configure(folder, webhook=("webhook", server.url))
+        (folder / "a.json").write_text(pods("a", "b"))
+        args = ["scan", "manifests", "a.json", "-c", "k8s-privileged-container", "--history", "h.db", "--deliver"]
+        code = DYING.format(paths=[ROOT], module=module, name=name, args=args)
+        done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=60)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        assert deliver().code == 0
+        assert (receiver.events, sinks()) == ([], {})
+        assert kubeposture(*args).code == 0
+    events = [e for e in receiver.events if e["class_uid"] == 2003]
+    assert [(e["activity_name"], e["unmapped"]["baseline"]) for e in events] == [("Create", True)] * 2
+
+
+def test_two_scans_at_once_tell_each_finding_once(folder):
+    receiver = Receiver()
+    with Server(receiver) as server:
+        configure(folder, webhook=("webhook", server.url))
+        (folder / "a.json").write_text(pods(*(f"pod-{n}" for n in range(50))))
+        command = [sys.executable, "-m", "scanner", "scan", "manifests", "a.json", "-c", "k8s-privileged-container"]
+        run = [*command, "--history", "h.db", "--deliver", "-q", "-o", "json=/dev/null"]
+        children = [subprocess.Popen(run, env={**os.environ, "PYTHONPATH": ROOT}) for _ in range(3)]
+        assert [child.wait(60) for child in children] == [0, 0, 0]
+    events = {e["metadata"]["uid"]: e for e in receiver.events}  # while two deliver, an event may come twice
+    found = Counter(e["finding_info"]["uid"] for e in events.values() if e["class_uid"] == 2003)
+    assert (len(found), set(found.values()), len(events)) == (50, {1}, 50 + 3)
 
 
 # -- the loop alone ---------------------------------------------------------------------------------------------------

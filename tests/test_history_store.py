@@ -160,6 +160,55 @@ def test_a_scan_that_is_killed_has_written_nothing(path, name):
     assert save(path, many(3_000, observed=300))["new"] == 2_990
 
 
+# A history of version 1, with one finding.
+V1 = """
+CREATE TABLE migrations (version INTEGER NOT NULL, applied_at BIGINT NOT NULL, PRIMARY KEY (version));
+CREATE TABLE findings (id TEXT NOT NULL, "check" TEXT NOT NULL, place TEXT NOT NULL, namespace TEXT NOT NULL,
+  kind TEXT NOT NULL, name TEXT NOT NULL, container TEXT NOT NULL, cluster TEXT NOT NULL, account TEXT NOT NULL,
+  about TEXT NOT NULL, severity TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, params TEXT NOT NULL,
+  digest TEXT NOT NULL, exempted BOOLEAN NOT NULL, state TEXT NOT NULL, first_seen BIGINT NOT NULL,
+  last_seen BIGINT NOT NULL, failed_at BIGINT, resolved_at BIGINT, close_reason TEXT, PRIMARY KEY (id)) WITHOUT ROWID;
+CREATE TABLE scans (generation INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL, started_at BIGINT NOT NULL,
+  finished_at BIGINT NOT NULL, complete BOOLEAN NOT NULL, new INTEGER NOT NULL, resolved INTEGER NOT NULL,
+  changed INTEGER NOT NULL, reopened INTEGER NOT NULL, unchanged INTEGER NOT NULL, incomparable INTEGER NOT NULL);
+CREATE TABLE coverage (place TEXT NOT NULL, "check" TEXT NOT NULL, observed_at BIGINT NOT NULL, params TEXT NOT NULL,
+  asked JSON NOT NULL, excluded JSON NOT NULL, refused JSON NOT NULL, PRIMARY KEY (place, "check")) WITHOUT ROWID;
+INSERT INTO migrations VALUES (1, 0);
+INSERT INTO scans VALUES (7, 'scan', 0, 50, 1, 1, 0, 0, 0, 0, 0);
+"""
+
+
+def columns(path):
+    """Of each table, as they are declared."""
+    with sqlite3.connect(path) as connection:
+        names = [
+            name for (name,) in connection.execute("select name from sqlite_master where type in ('table', 'index')")
+        ]
+        found = {name: [row[1:] for row in connection.execute(f"pragma table_info({name})")] for name in names}
+    connection.close()
+    return found
+
+
+def test_a_history_of_an_older_version_loses_nothing(path, tmp_path):
+    with sqlite3.connect(path) as connection:
+        connection.executescript(V1)
+        row = ("f", CHECK, PLACE, "shop", "Deployment", "web", "c", "prod", "", "object", "high", "fail", "", "p", "d")
+        marks = ", ".join("?" * 22)
+        connection.execute(f"INSERT INTO findings VALUES ({marks})", (*row, False, "open", 40, 60, 40, None, None))
+        connection.execute("INSERT INTO coverage VALUES (?, ?, 100, 'p', '[]', '[]', '[]')", (PLACE, CHECK))
+    connection.close()
+    before = opened(path).load()
+    assert (before.generation, before.last) == (7, {(PLACE, CHECK): 100})
+    known = before.known["f"]
+    assert (known.first_seen, known.last_seen, known.failed_at, known.state) == (40, 60, 40, State.OPEN)
+    assert save(path, night({"f": seen()}))["unchanged"] == 1
+    opened(tmp_path / "new.db")
+    assert columns(path) == columns(tmp_path / "new.db")
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("select version from migrations").fetchall() == [(1,), (2,)]
+    connection.close()
+
+
 def test_resolved_findings_and_scans_are_forgotten_after_a_while(path):
     save(path, night({"f": seen(observed=NOW)}, observed=NOW))
     save(path, night(observed=NOW + 1), now=NOW + 1)

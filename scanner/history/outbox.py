@@ -57,7 +57,8 @@ def queue_summaries(connection: sa.Connection, telling: Telling, now: int) -> No
         if sink is None:  # it has not been told of any finding: its baseline is still to come
             continue
         same = {"sink": sink, "baseline": False, "queued_at": now, "activity": AS_IT_IS}
-        connection.execute(OUTBOX.insert(), [same | {"event": event} for event in telling.summaries])
+        for event in telling.summaries:
+            connection.execute(OUTBOX.insert(), same | {"event": event})
 
 
 def _sink(connection: sa.Connection, name: str, now: int) -> tuple[int, bool]:
