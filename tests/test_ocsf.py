@@ -450,7 +450,7 @@ VERDICTS = {
     Status.ERROR: (99, "Error"),
     Status.NOT_APPLICABLE: (99, "Not Applicable"),
 }
-PROGRESS = {"new": (1, 1), "open": (2, 2), "reopened": (2, 1), "resolved": (3, 4)}
+PROGRESS = {"new": (1, 1), "open": (2, 2), "reopened": (1, 1), "resolved": (3, 4)}
 
 
 def test_every_status_is_mapped():

@@ -8,6 +8,7 @@ from apiserver import ApiServer, hang, status
 from support import container, pod
 from test_history_live import BAD, ESTATE, GOOD, LIMITS, PRIVILEGED, SOME, Cluster, deny_cluster_wide, lone, replica
 from test_live import UID, namespace
+from test_ocsf import read
 
 from providers.kubernetes import connection
 from scanner.cli import deliver
@@ -119,6 +120,22 @@ def test_what_is_fixed_and_what_is_gone_is_closed_and_may_come_back(nights):
         assert event["metadata"]["uid"] != before["metadata"]["uid"]
     assert nights.told(lone("x", "a", GOOD), ESTATE[2]) == Counter()
     assert nights.told(*ESTATE) == Counter((CREATE, *of) for _, *of in gone)
+
+
+def test_a_file_of_events_has_what_is_resolved_too(nights):
+    nights.night(*ESTATE)
+    nights.night(lone("x", "a", GOOD), ESTATE[2], args=(*SOME, "-o", "ocsf=events", "--status", "all"))
+    events = read((nights.path / "events").read_text())
+    closed = [e for e in events if e["activity_id"] == CLOSE]
+    resolved = {r["id"]: r for r in nights.rows("resolved")}
+    assert {e["finding_info"]["uid"] for e in closed} == resolved.keys()
+    assert len(closed) == len(resolved) == 3
+    for event in closed:
+        row = resolved[event["finding_info"]["uid"]]
+        assert (event["status_detail"], event["compliance"]["status"]) == (row["close_reason"], "Pass")
+    nights.night(*ESTATE, args=(*SOME, "-o", "ocsf=events"))
+    back = [e for e in read((nights.path / "events").read_text()) if e["class_uid"] == 2003 and e["status_id"] == 1]
+    assert {(e["finding_info"]["uid"], e["activity_id"]) for e in back} == {(id, CREATE) for id in resolved}
 
 
 def test_only_what_changes_the_answer_is_an_update(nights, tmp_path):

@@ -93,6 +93,8 @@ class Scan:
         self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
         self.memory = _memory(reporting, config, settings, self.id, self.started_at)
         self.history = self.memory.recorder if self.memory else None
+        if self.memory:
+            self.memory.lists_resolved = self._has_events
         self.incomplete = False
         self.former: dict[str, ClusterRef] = {}
         self.vulnerable = self._vulnerable() if reporting.emit_cves else None
@@ -121,9 +123,13 @@ class Scan:
                     self.warnings.append("interrupted: the history stays as it was")
             return self._finish()
 
+    @property
+    def _has_events(self) -> bool:
+        return any(spec.name == "ocsf" for spec in self.specs)
+
     def _vulnerable(self) -> Vulnerable:
         """Raises ConfigError where there is nothing to gather, or nobody to tell it to."""
-        if not any(spec.name == "ocsf" for spec in self.specs):
+        if not self._has_events:
             raise ConfigError("--emit-cves needs events to write to: -o ocsf or -o ocsf=PATH")
         if not self.settings.needs_scans:
             raise ConfigError("--emit-cves needs a check of images, such as -c '*-image-vulns': none is selected")
@@ -433,6 +439,7 @@ class Scan:
             changes=self.history.counts if self.history and not self._forgotten else None,
             lifecycles=self.history.lifecycles if self.history else {},
             vulnerable=self.vulnerable or (),
+            resolved=self.memory.resolved if self.memory else (),
         )
 
     def _notes(self) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from scanner.collect import Estate
 from scanner.config import Config, ConfigError, Settings
 from scanner.history.recorder import HistoryError, Recorder, ScanRow
 from scanner.history.telling import Look, Telling
-from scanner.model import Account, Cluster, PlaneState, utc_now
+from scanner.model import Account, Cluster, Finding, PlaneState, utc_now
 from scanner.report import Ending
 from scanner.report.ocsf_coverage import scanned_events, scope_of, unread_events
 from scanner.sinks import Sink
@@ -39,6 +39,8 @@ class Memory:
     telling: Telling | None
     checks: frozenset[str]
     failed: str = ""  # why it could not be written
+    lists_resolved: bool = False  # whether an output tells of what is resolved
+    resolved: Sequence[Finding] = ()
     _looks: list[tuple[Row | str, Look]] = field(default_factory=list)  # at clusters, and at other scopes
 
     def look(self, estate: Estate) -> None:
@@ -66,6 +68,8 @@ class Memory:
         started, finished = int(started_at.timestamp()), int(utc_now().timestamp())
         try:
             self.recorder.save(ScanRow(id, started, finished, end.scan.complete))
+            if self.lists_resolved:
+                self.resolved = self.recorder.resolved(catalogue(), id)
         except HistoryError as error:
             self.failed = str(error)
 

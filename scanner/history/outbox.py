@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from scanner.history.database import Database
 from scanner.history.lifecycle import About, Change, State
-from scanner.history.tables import DEAD, FINDINGS, OUTBOX, PLACES, SINKS, TOLD, TOLD_UNREAD
+from scanner.history.tables import DEAD, FINDINGS, OUTBOX, SINKS, TOLD, TOLD_UNREAD, with_places
 from scanner.history.telling import HEARTBEAT, Look, Telling, packed, unpacked
 from scanner.report.ocsf_coverage import read_again
 from scanner.report.ocsf_event import CLOSE, CREATE, UPDATE, renamed
@@ -100,10 +100,8 @@ def _of_findings(
 
 def _resolved(sink: int) -> sa.Select[Any]:
     """Findings that the sink still has open, with their places."""
-    where = TOLD.join(FINDINGS, TOLD.c.id == FINDINGS.c.id).outerjoin(PLACES, PLACES.c.place == FINDINGS.c.place)
-    beside = [column for column in PLACES.c if column.name not in FINDINGS.c]
-    chosen = sa.select(*FINDINGS.c, *beside).select_from(where)
-    return chosen.where(TOLD.c.sink == sink, FINDINGS.c.state == State.RESOLVED.value)
+    told = sa.select(TOLD.c.id).where(TOLD.c.sink == sink)
+    return with_places().where(FINDINGS.c.state == State.RESOLVED.value, FINDINGS.c.id.in_(told))
 
 
 def _of_unread(connection: sa.Connection, sink: int, telling: Telling, now: int) -> Iterator[tuple[int, bytes]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from sys import intern
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -22,6 +22,7 @@ from scanner.history.lifecycle import (
     Change,
     Clean,
     Cover,
+    Event,
     Known,
     Place,
     Seen,
@@ -88,6 +89,8 @@ class Store(Protocol):
         to be told of them; gives what it wrote."""
 
     def tell(self, telling: Telling) -> None: ...
+
+    def resolved(self, ids: Sequence[str]) -> list[dict[str, Any]]: ...
 
 
 @dataclass(slots=True)
@@ -272,6 +275,13 @@ class Recorder:
         for id, clean in tonight.clean.items():
             if clean.check in self._of_images:
                 tonight.clean[id] = msgspec.structs.replace(clean, params=clean.params + told)
+
+    def resolved(self, catalogue: Mapping[str, Check], scan_id: str) -> list[Finding]:
+        """What this scan has resolved, with what is left to say of it. Raises HistoryError."""
+        from scanner.history.telling import closed_finding
+
+        ids = sorted(id for id, change in self.changes.items() if change.event is Event.RESOLVED)
+        return [closed_finding(row, scan_id, catalogue) for row in self.store.resolved(ids)]
 
     @property
     def counts(self) -> Changes:

@@ -6,7 +6,7 @@ the first one wrote, and a scan that dies has written nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from sys import intern
 from typing import Any
@@ -30,13 +30,14 @@ from scanner.history.lifecycle import (
     is_old,
 )
 from scanner.history.recorder import ScanRow, Snapshot
-from scanner.history.tables import ALIASES, COVERAGE, FINDINGS, PLACES, SCANS, TOLD
+from scanner.history.tables import ALIASES, COVERAGE, FINDINGS, PLACES, SCANS, TOLD, with_places
 from scanner.history.telling import Telling
 
 DAY = 86_400
 KEEP_RESOLVED = 90 * DAY
 KEEP_SCANS = 400 * DAY
 _BATCH = 10_000
+_SOME = 500  # values of one statement
 
 _KNOWN = tuple(name for name in Known.__struct_fields__)
 
@@ -76,6 +77,15 @@ class SqliteStore:
         """What there is to tell of a scan that changes nothing: how it ended."""
         with self._database.transaction("cannot be written") as connection:
             outbox.queue_summaries(connection, telling, self._database.now)
+
+    def resolved(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Rows of these findings, with their places."""
+        found: list[dict[str, Any]] = []
+        with self._database.transaction("cannot be read") as connection:
+            for some in (ids[at : at + _SOME] for at in range(0, len(ids), _SOME)):
+                rows = connection.execute(with_places().where(FINDINGS.c.id.in_(some)).order_by(FINDINGS.c.id))
+                found += map(dict, rows.mappings())
+        return found
 
     def _forget(self, connection: sa.Connection) -> None:
         now = self._database.now

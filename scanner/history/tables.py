@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -136,6 +137,12 @@ DEAD = sa.Table(
     *_times("refused_at"),
     *_texts("reason"),
 )
+
+
+def with_places() -> sa.Select[Any]:
+    """Findings, with what their places are."""
+    beside = [column for column in PLACES.c if column.name not in FINDINGS.c]
+    return sa.select(*FINDINGS.c, *beside).outerjoin_from(FINDINGS, PLACES, PLACES.c.place == FINDINGS.c.place)
 
 
 def create(connection: sa.Connection) -> None:

@@ -115,8 +115,8 @@ class Telling:
             self._spool.close()
 
     def close_event(self, row: Mapping[str, Any]) -> bytes:
-        """Of a finding that is resolved, by its row in the history with its place."""
-        return packed(finding_event(_closed(row, self.scan_id, self.catalogue.get(row["check"]))))
+        """Of a finding that is resolved."""
+        return packed(finding_event(closed_finding(row, self.scan_id, self.catalogue)))
 
 
 def packed(event: Event) -> bytes:
@@ -141,8 +141,9 @@ def _unread(found: tuple[str, Event]) -> Unread:
     return Unread(event["finding_info"]["uid"], owner, said, packed(event))
 
 
-def _closed(row: Mapping[str, Any], scan_id: str, check: Check | None) -> Finding:
-    """What is left to say of it."""
+def closed_finding(row: Mapping[str, Any], scan_id: str, catalogue: Mapping[str, Check]) -> Finding:
+    """What is left to say of one that is resolved, by its row in the history with its place."""
+    check = catalogue.get(row["check"])
     cluster = ClusterRef(row["cluster_id"], row["cluster_uid"] or None, row["cluster"]) if row["cluster_id"] else None
     at = datetime.fromtimestamp(row["resolved_at"], UTC)
     return Finding(

@@ -6,7 +6,7 @@ Each takes findings one by one, then what is known at the end.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -65,8 +65,9 @@ class Ending:
     """What is known when the last finding is out. `gaps` are with their cluster or account, None for files.
 
     `former` are ids under which clusters went into findings before it was known which clusters they are, `lifecycles`
-    those of findings, by id, that went out with another. `changes` is None without a history. `vulnerable` are
-    images, where single vulnerabilities are asked for: each output may go through them.
+    those of findings, by id, that went out with another. `changes` is None without a history. `resolved` are findings
+    of earlier scans, with what is left to say of them; nothing where no output asks for them. `vulnerable` are images,
+    where single vulnerabilities are asked for: each output may go through them.
     """
 
     scan: ScanInfo
@@ -84,6 +85,7 @@ class Ending:
     changes: Changes | None = None
     lifecycles: Mapping[str, Lifecycle | None] = field(default_factory=dict)
     vulnerable: Iterable[VulnerableImage] = ()
+    resolved: Sequence[Finding] = ()
 
 
 class Output(Protocol):

@@ -45,7 +45,7 @@ COMPLIANCE_STATUSES = {
 LIFECYCLE = {
     "new": (CREATE, NEW),
     "open": (UPDATE, IN_PROGRESS),
-    "reopened": (UPDATE, NEW),
+    "reopened": (CREATE, NEW),
     "resolved": (CLOSE, RESOLVED),
 }
 
@@ -61,14 +61,15 @@ class OcsfOutput:
         self._destination.write(line(finding_event(finding, again=again)))
 
     def finish(self, ending: Ending) -> None:
-        for found in itertools.chain(vulnerability_events(ending), ending_events(ending)):
+        resolved = (finding_event(finding, again=True) for finding in ending.resolved)
+        for found in itertools.chain(resolved, vulnerability_events(ending), ending_events(ending)):
             self._destination.write(line(found))
         self._destination.close()
 
 
 def finding_event(finding: Finding, *, again: bool = False) -> Event:
-    """A Compliance Finding. `again` is whether a second look has made its answer worse: an update with a uid of its
-    own, so that nobody takes it for the first one sent twice."""
+    """A Compliance Finding. `again` is whether another one of it may have gone out: a second look has made its answer
+    worse, or it is closed. So it has a uid of its own, and nobody takes it for the first one sent twice."""
     activity, status = _progress(finding)
     place = Place(finding.provider, finding.account, finding.region)
     found = event(
