@@ -138,7 +138,7 @@ def _write(tasks: Sequence[Task], output: Path, logging: Logging, concurrency: i
     from scanner import bundle
     from scanner import collect as collecting
     from scanner.cli import logs
-    from scanner.cli.judge import EXIT
+    from scanner.cli.ending import EXIT
     from scanner.cli.progress import progress
 
     logs.set_up(logging.verbose, logging.log_format)

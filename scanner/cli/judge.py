@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from scanner import collect, resources
+from scanner.cli.ending import decided, ending_of, is_incomplete, is_tolerated, notes
 from scanner.cli.interrupts import interrupts
-from scanner.cli.judge_images import NO_SOURCE, ImageJudging, IndexOf, keep, source_row
-from scanner.cli.options import EXIT_INTERRUPTED, Reporting
+from scanner.cli.judge_images import ImageJudging, IndexOf, keep, source_row
+from scanner.cli.options import Reporting
 from scanner.cli.progress import progress
 from scanner.cli.settings import percentage, statuses
 from scanner.cloud import JOINED, CloudResource
@@ -32,7 +33,6 @@ from scanner.images import Group
 from scanner.inventory import Counts, Inventory
 from scanner.joined import Joined
 from scanner.kube import KINDS
-from scanner.matrix import matrix
 from scanner.model import (
     WORST_FIRST,
     Account,
@@ -46,7 +46,7 @@ from scanner.model import (
     Status,
     utc_now,
 )
-from scanner.report import Ending, ScanInfo, coverage, outputs
+from scanner.report import outputs
 from scanner.summary import Tally
 from scanner.vulnerable import Vulnerable
 
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
 
 NOT_ASKED = PlaneState.NOT_ASKED
 _CLEAN = (Status.PASS, Status.NOT_APPLICABLE)
-# Several reasons may hold at once: the exit code is the first one's.
-EXIT = {"interrupted": EXIT_INTERRUPTED, "nothing_read": 4, "gate_failed": 1, "incomplete": 3, "history_not_written": 3}
 
 
 class Scan:
@@ -308,7 +306,7 @@ class Scan:
         found = evaluate(estate.inventory, settings, context, tally, self.exemptions, listed, images, on_vulnerable)
         for finding in found:
             self._add(finding, scope_id, again=again, counted_as=cluster.id if cluster else scope_id)
-        if again and not self._decided():
+        if again and not decided(self):
             self.tally.counts.update({key: n for key, n in tally.counts.items() if key[3] in _CLEAN})
         self.judging = None
         gc.collect()
@@ -387,11 +385,11 @@ class Scan:
         self.tally.rename({old: ref.id for old, ref in self.former.items()})
         for row in self.clusters.rows:
             row.cluster.tags = shown(row.cluster.tags, self.settings.labels)
-        self.warnings += [*self._notes(), *self.exemptions.warnings()]
-        self.incomplete = self._incomplete() and not self._tolerated()
+        self.warnings += [*notes(self), *self.exemptions.warnings()]
+        self.incomplete = is_incomplete(self) and not is_tolerated(self)
         if self.memory:
             self._keep(self.memory)
-        ending = self._ending()
+        ending = ending_of(self)
         try:
             self.outputs.finish(ending)
         except PipeClosed:
@@ -405,137 +403,14 @@ class Scan:
             self.warnings.append(f"history: {name} is not compared with what is known of it: {why}")
         if self.interrupted:
             self.history = None
-            memory.give_up(self._ending())
+            memory.give_up(ending_of(self))
         else:
-            memory.save(self.id, self.started_at, self._ending, lambda row: self.clusters.row_of(row).cluster.id)
+            memory.save(
+                self.id, self.started_at, lambda: ending_of(self), lambda row: self.clusters.row_of(row).cluster.id
+            )
         memory.close()
         if memory.failed:
             self.warnings.append(f"history: {memory.failed}")
-
-    def _ending(self) -> Ending:
-        """What is known by now."""
-        reasons = self._exit_reasons()
-        code = next((code for reason, code in EXIT.items() if reason in reasons), 0)
-        warnings = [*self.settings.warnings, *self.warnings]
-        profile, complete = self.settings.profile.name, not self._incomplete()
-        info = ScanInfo(self.id, self.started_at, utc_now(), profile, complete, reasons, warnings)
-        rows = sorted(self.clusters.rows, key=lambda row: (row.cluster.name, row.cluster.id))
-        accounts, regions = coverage(self.accounts.values())
-        unseen = accounts.refused or regions.refused or any(_unseen(row.cluster) for row in rows)
-        clusters = [row.cluster for row in rows]
-        return Ending(
-            scan=info,
-            clusters=clusters,
-            gaps=self.gaps,
-            counts=self.counts,
-            cluster_counts={id(row.cluster): row.counts for row in rows},
-            accounts=accounts,
-            regions=regions,
-            former=self.former,
-            matrix=matrix(self.tally, clusters, self.settings.checks, self.account_rows),
-            summary=self.tally.summary(bounded=not unseen),
-            exit_code=code,
-            gate=self._gate(),
-            changes=self.history.counts if self.history and not self._forgotten else None,
-            lifecycles=self.history.lifecycles if self.history else {},
-            vulnerable=self.vulnerable or (),
-            resolved=self.memory.resolved if self.memory else (),
-        )
-
-    def _notes(self) -> Iterator[str]:
-        clusters = bool(self.clusters.rows or self.accounts)
-        if not self.counts.read and not self.gaps and not self.counts.invalid and not clusters:
-            hint = " (files must end in .yaml, .yml or .json)" if self.of_files else ""
-            yield f"nothing to judge: no Kubernetes object was found{hint}"
-        elsewhere = [
-            row.cluster.name
-            for row in self.clusters.rows
-            if row.cluster.data_plane is NOT_ASKED and "/connectedclusters/" in row.cluster.id
-        ]
-        if elsewhere and None in self.plans_of:
-            names = ", ".join(sorted(elsewhere)[:5]) + (f" and {len(elsewhere) - 5} more" if elsewhere[5:] else "")
-            yield f"not looked inside clusters connected by Azure Arc ({names}): scan them with `scan kubeconfig`"
-        for cloud in sorted({cloud for _, cloud in self.images.unfit}):
-            unfit = sorted(name for name, of in self.images.unfit if of == cloud)
-            check = f"{'k8s' if cloud == 'kubernetes' else cloud}-running-image-vulns"
-            some = ", ".join(unfit[:5]) + (f" and {len(unfit) - 5} more" if unfit[5:] else "")
-            yield f"images of {some} are not judged: {check} is not selected"
-        if self.tally.unasked:
-            yield f"vulnerabilities in images are unknown where {NO_SOURCE}"
-        if self.clusters.rows and any("Secret" in plan.values.get("kinds", ()) for plan in self.settings.plans):
-            yield "Secrets are judged in files only: a cluster is never asked for them"
-
-    # -- exit ---------------------------------------------------------------------------------------------------------
-
-    def _decided(self) -> int:
-        return sum(self.tally.total(s) for s in (Status.FAIL, *_CLEAN))
-
-    def _exit_reasons(self) -> list[str]:
-        reasons = ["interrupted"] if self.interrupted else []
-        decided = self._decided()
-        listed = any(not account.refused for account in self.accounts.values())  # also where nothing was there
-        judged = self.tally.total(Status.PASS) or self.tally.total(Status.FAIL)
-        reached = judged or self.counts.read or listed or any(not _unread(row.cluster) for row in self.clusters.rows)
-        if not reached or not (decided or self.tally.exempted or self.tally.unasked):
-            reasons.append("nothing_read")
-        if self._over_gate() or self._new_over_gate():
-            reasons.append("gate_failed")
-        if self.incomplete:
-            reasons.append("incomplete")
-        if self._forgotten:
-            reasons.append("history_not_written")
-        return reasons
-
-    @property
-    def _forgotten(self) -> bool:
-        """Whether the history could not be written."""
-        return self.memory is not None and bool(self.memory.failed)
-
-    def _over_gate(self) -> int:
-        """Fails of the gate's severity or worse; what only lacks a parameter is not among them."""
-        gate = self.reporting.fail_on
-        return sum(n for s, n in self.tally.failing().items() if s.rank <= gate.rank) if gate else 0
-
-    def _new_over_gate(self) -> int:
-        gate = self.reporting.fail_on_new
-        return self.history.failing(gate) if gate and self.history else 0
-
-    def _gate(self) -> str:
-        gate, new = self.reporting.fail_on, self.reporting.fail_on_new
-        if new and (gate is None or (self._new_over_gate() and not self._over_gate())):
-            over = self._new_over_gate()
-            if not self.history:
-                return "gate not applied: interrupted, so nobody knows what is new"
-            if not over:
-                return f"gate passed: nothing new of severity {new} or worse fails"
-            return f"gate failed: {over:,} new of severity {new} or worse (--fail-on-new {new}, exit code 1)"
-        if gate is None:
-            return ""
-        over = self._over_gate()
-        if not over:
-            return f"gate passed: nothing of severity {gate} or worse fails"
-        return f"gate failed: {over:,} of severity {gate} or worse (--fail-on {gate}, exit code 1)"
-
-    def _incomplete(self) -> bool:
-        unread = any(not gap.by_policy for _, gap in self.gaps)
-        return bool(unread or self.counts.invalid or self.counts.files_failed or self.tally.total(Status.ERROR)
-                    or self.tally.total(Status.UNKNOWN) > self.tally.unasked)  # fmt: skip
-
-    def _tolerated(self) -> bool:
-        if self.reporting.allow_incomplete:
-            return True
-        refused = any(a.refused and not a.closed for a in self.accounts.values())
-        damaged = any(row.cluster.provider == "bundle" for row in self.clusters.rows)
-        if self.min_coverage is None or refused or damaged:
-            return False  # nobody knows what share of all clusters was seen
-        # Each gap and each object that was not understood counts as one list or document that was not read.
-        read, unread = self.counts.lists_read, self.counts.lists_asked - self.counts.lists_read
-        missing = max(unread, len(self.gaps) + self.counts.invalid, 1)
-        covered = 100 * read / (read + missing)
-        self.warnings.append(
-            f"coverage: {covered:.0f}% of lists and documents were read, {self.min_coverage:g}% asked for"
-        )
-        return covered >= self.min_coverage
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -570,15 +445,6 @@ def _by_resource(plans: Iterable[Plan]) -> dict[type[CloudResource] | None, tupl
         kind = resources.resource_of(plan.check.scope)
         found[kind] = (*found.get(kind, ()), plan)
     return found
-
-
-def _unread(cluster: Cluster) -> bool:
-    return {cluster.control_plane, cluster.data_plane} <= {PlaneState.NOT_READ, PlaneState.NOT_ASKED}
-
-
-def _unseen(cluster: Cluster) -> bool:
-    """Whether there may be any number of things inside that nobody has counted."""
-    return PlaneState.NOT_READ in (cluster.data_plane, cluster.state)
 
 
 @contextlib.contextmanager
