@@ -8,7 +8,7 @@ from apiserver import ApiServer, hang, status
 from support import container, pod
 from test_history_live import BAD, ESTATE, GOOD, LIMITS, PRIVILEGED, SOME, Cluster, deny_cluster_wide, lone, replica
 from test_live import UID, namespace
-from test_ocsf import read
+from test_ocsf import check, read
 
 from providers.kubernetes import connection
 from scanner.cli import deliver
@@ -19,7 +19,7 @@ CREATE, UPDATE, CLOSE = 1, 2, 3
 
 
 class Receiver:
-    """A sink in this process, which takes everything."""
+    """A sink in this process, which takes everything that is valid."""
 
     most_events, most_bytes = 50, 1_000_000
 
@@ -30,7 +30,7 @@ class Receiver:
         return json.dumps(event).encode()
 
     def send(self, batch):
-        self.events += [json.loads(packed.body) for packed in batch]
+        self.events += [check(json.loads(packed.body)) for packed in batch]
         return {}
 
     def close(self):
