@@ -43,6 +43,7 @@ from providers.kubernetes.connection import Connection, connect
 from providers.kubernetes.credentials import ApiAccess, address
 from providers.kubernetes.errors import ApiError, ConfigError
 from providers.kubernetes.kubeconfig import contexts
+from scanner.clusters import server_id
 from scanner.model import GapReason
 
 PODS = "/api/v1/pods"
@@ -164,7 +165,8 @@ def test_only_get_leaves_and_only_to_the_server(server: ApiServer, open_: Open) 
 
 def test_identity_follows_the_authority_and_the_url(open_: Open) -> None:
     def identity(ca: bytes | None, server: str = "https://a.example:6443") -> str:
-        return open_.use(connect(ApiAccess(server, ca, lambda: "t"), request_timeout=1)).identity()
+        made = open_.use(connect(ApiAccess(server, ca, lambda: "t"), request_timeout=1))
+        return server_id(made.server, made.ca)
 
     one, other = tls().ca, tls().ca
     assert (

@@ -17,7 +17,7 @@ from sinkserver import Collector, Receiver, Token, hec
 
 from scanner.history.outbox import Letter
 from scanner.history.telling import packed
-from scanner.sinks import Refused, Unavailable, Unusable, delivery
+from scanner.sinks import Refused, Unavailable, Unusable, delivery, webhook
 from scanner.sinks.delivery import Delivery
 
 TOKEN = "f1e2d3c4-secret-of-the-collector"
@@ -147,6 +147,80 @@ def test_what_is_refused_can_be_dropped(folder):
         assert deliver("--drop-refused").code == 0
         both = deliver("--drop-refused", "--retry-refused")
         assert (both.code, "exclude each other" in both.stderr) == (2, True)
+
+
+def test_what_was_refused_does_not_undo_what_came_later(folder):
+    """A Close that was refused, and sent again when the finding was back, would have the last word."""
+    collector, refusing = Collector({TOKEN: Token()}), False
+
+    def answer(request):
+        return hec(6) if refusing else collector(request)
+
+    with Server(answer) as server:
+        configure(folder, splunk=("splunk", server.url))
+        args = ("scan", "manifests", "a.json", "-c", "k8s-privileged-container", "--history", "h.db", "--deliver")
+        (folder / "a.json").write_text(pods("a"))
+        assert kubeposture(*args).code == 0
+        (folder / "a.json").write_text(pods("a").replace('"privileged": true', '"privileged": false'))
+        refusing = True
+        assert kubeposture(*args).code == 5
+        refusing = False
+        (folder / "a.json").write_text(pods("a"))
+        assert kubeposture(*args).code == 5
+        assert deliver("--retry-refused").code == 0
+    assert [e["event"]["activity_name"] for e in collector.events if e["event"]["class_uid"] == 2003] == ["Create"] * 2
+
+
+def test_what_was_dropped_is_told_anew_where_it_is_still_so(folder):
+    collector, refusing = Collector({TOKEN: Token()}), True
+    with Server(lambda request: hec(6) if refusing else collector(request)) as server:
+        configure(folder, splunk=("splunk", server.url))
+        assert scan("a").code == 5
+        assert deliver("--drop-refused").code == 0
+        refusing = False
+        assert scan("a").code == 0
+    assert [e["event"]["activity_name"] for e in collector.events if e["event"]["class_uid"] == 2003] == ["Create"]
+
+
+def test_only_one_delivers_at_a_time(folder):
+    receiver, inside, most = Receiver(), [], []
+
+    def slow(request):
+        inside.append(request)
+        most.append(len(inside))
+        time.sleep(0.2)
+        inside.pop()
+        return receiver(request)
+
+    with Server(slow) as server:
+        configure(folder, webhook=("webhook", server.url))
+        scan("a", "b")
+        kubeposture("history", "forget", "webhook", "h.db")
+        children = [start(subprocess.PIPE) for _ in range(2)]
+        assert [child.wait(60) for child in children] == [0, 0]
+        for child in children:
+            child.stderr.close()
+    assert max(most) == 1
+    assert len(receiver.keys) == len({*receiver.keys})
+
+
+def test_what_one_sink_breaks_is_not_lost_on_the_others(folder, monkeypatch):
+    receiver = Receiver()
+    with Server(receiver) as server:
+        configure(folder, a=("webhook", server.url), b=("webhook", server.url))
+        genuine = webhook.Webhook.send
+        broken = []
+
+        def send(self, batch):
+            if not broken:
+                broken.append(self)
+                raise RecursionError
+            return genuine(self, batch)
+
+        monkeypatch.setattr(webhook.Webhook, "send", send)
+        with pytest.raises(RecursionError):
+            scan("a")
+    assert len(receiver.events) == 2
 
 
 def test_a_receiver_that_refuses_everything_keeps_what_waits(folder):
@@ -377,6 +451,39 @@ def test_halves_find_each_event_that_is_refused():
 def test_events_that_a_receiver_names_are_refused_and_the_others_are_there():
     outbox, _, done = run(10, lambda uids: {uid: "odd" for uid in uids if uid.endswith("7")})
     assert (outbox.dead, outbox.left, done.sent) == ({7: "odd"}, {}, 9)
+
+
+def test_refusals_in_a_row_are_no_poison():
+    taken = []
+
+    def answer(uids):
+        if len(taken) >= 8:
+            raise Refused("no")
+        taken.extend(uids)
+        return {}
+
+    outbox, _, done = run(100, answer)
+    assert (len(outbox.dead), done.sent, done.problem) == (20, 8, "refuses everything: no")
+    assert len(outbox.left) == 72
+    outbox, _, done = run(100, lambda uids: dict.fromkeys(uids, "odd"))
+    assert (len(outbox.dead), len(outbox.left)) == (20, 80)
+
+
+def test_a_receiver_that_wants_to_be_asked_at_once_is_not_asked_too_often(monkeypatch):
+    monkeypatch.setattr(delivery, "_BACKOFF", 0.05)
+
+    def away(uids):
+        raise Unavailable("busy", 0.0)
+
+    _, sink, _ = run(3, away, patience=1.0)
+    assert 2 < len(sink.batches) < 20
+
+
+def test_an_event_that_a_sink_cannot_write_is_kept_apart(monkeypatch):
+    monkeypatch.setattr(Sink, "pack", lambda self, event: {}["no"])
+    outbox, sink, done = run(2, lambda uids: {})
+    assert (len(outbox.dead), sink.batches, done.problem) == (2, [], "")
+    assert "KeyError" in outbox.dead[1]
 
 
 def test_patience_ends(monkeypatch):

@@ -1,6 +1,7 @@
 """Nights over whole estates: what sinks are told of AKS, EKS, GKE, registries and accounts."""
 
 import json
+import os
 from collections import Counter
 
 import pytest
@@ -19,6 +20,7 @@ from test_telling import Receiver
 from scanner.cli import deliver
 
 CREATE, UPDATE, CLOSE = 1, 2, 3
+LOCAL_ACCOUNTS = "azure-aks-local-accounts"
 VERDICTS = {"fail": 3, "unknown": 2, "error": 99}
 SEVERITIES = {"info": 1, "low": 2, "medium": 3, "high": 4, "critical": 5}
 
@@ -108,10 +110,10 @@ def test_an_estate_is_told_once_and_a_refusal_closes_nothing(receiver, request, 
     assert findings(receiver) == []
 
 
-def test_one_cluster_by_its_cloud_its_kubeconfig_and_a_bundle(receiver, serve, inside, tmp_path):  # noqa: F811
+def test_one_cluster_by_its_cloud_its_kubeconfig_and_a_bundle(receiver, serve, inside, tmp_path, monkeypatch):  # noqa: F811
     arm, api = serve(entra_cluster()), inside()
     arm.estate.connect("aks-entra", api.url, api.tls.ca)
-    args = ("-c", "k8s-*", "-e", "*-image-vulns")
+    args = ("-e", "*-image-vulns")
     told(receiver, "aks", "--arm-endpoint", arm.url, *args)
     first = {e["finding_info"]["uid"] for e in findings(receiver)}
     assert PRIVILEGED in {e["metadata"]["event_code"] for e in findings(receiver)}
@@ -121,8 +123,33 @@ def test_one_cluster_by_its_cloud_its_kubeconfig_and_a_bundle(receiver, serve, i
     assert findings(receiver) == []
     kubeposture("evaluate", bundle, "-o", "json", "--history", "h.db", "--deliver", *args)
     assert findings(receiver) == []
+    weak = entra_cluster()
+    weak["properties"]["disableLocalAccounts"] = False
+    other = serve(weak)
+    other.estate.connect("aks-entra", api.url, api.tls.ca)
+    told(receiver, "aks", "--arm-endpoint", other.url, *args)
+    assert [(e["metadata"]["event_code"], e["activity_id"]) for e in findings(receiver)] == [(LOCAL_ACCOUNTS, CREATE)]
+    _set(monkeypatch, arm.environment)
     told(receiver, "aks", "--arm-endpoint", arm.url, *args)
-    assert findings(receiver) == []
+    assert [(e["metadata"]["event_code"], e["activity_id"]) for e in findings(receiver)] == [(LOCAL_ACCOUNTS, CLOSE)]
     (tmp_path / "h.db").unlink()
     told(receiver, "kubeconfig", "--kubeconfig", config, *args)
-    assert {e["finding_info"]["uid"] for e in findings(receiver)} == first
+    inside_it = {e["finding_info"]["uid"] for e in findings(receiver)}
+    assert inside_it < first
+    assert {e["unmapped"]["scope"] for e in findings(receiver)} == {"container", "workload"}
+
+
+def test_a_night_without_credentials_is_over_the_night_after(receiver, aks, monkeypatch):
+    args, *_ = aks
+    told(receiver, *args, "--planes", "control")
+    with monkeypatch.context() as patch:
+        for name in tuple(os.environ):
+            if name.startswith(("AZURE_", "IDENTITY_")):
+                patch.delenv(name)
+        told(receiver, *args, "--planes", "control")
+    lost = Counter(e["finding_info"]["uid"] for e in findings(receiver))
+    assert {e["activity_id"] for e in findings(receiver)} == {CREATE}
+    assert "High" in {e["severity"] for e in findings(receiver)}
+    told(receiver, *args, "--planes", "control")
+    assert {e["activity_id"] for e in findings(receiver)} == {CLOSE}
+    assert Counter(e["finding_info"]["uid"] for e in findings(receiver)) == lost

@@ -1,10 +1,13 @@
 """What sinks are told from night to night: what changed, once, and nothing that was not proven."""
 
 import json
+import sqlite3
+import time
 from collections import Counter
 
 import pytest
 from apiserver import ApiServer, hang, status
+from cli import kubeposture
 from support import container, pod
 from test_history_live import BAD, ESTATE, GOOD, LIMITS, PRIVILEGED, SOME, Cluster, deny_cluster_wide, lone, replica
 from test_live import UID, namespace
@@ -193,12 +196,12 @@ def test_a_cluster_that_cannot_be_read_is_told_and_closes_nothing(nights, path, 
         nights.scan(config, *args)
         server.inject(path, answer)
         nights.receiver.events.clear()
-        report = nights.scan(config, *args).report
+        nights.scan(config, *args)
+        assert nights.code == (4 if path == r"^/" else 3)
         told = nights.findings()
-        if path == r"^/":
-            assert {activity for activity, *_ in told} == {CREATE}
-        else:
-            assert any("is not compared" in warning for warning in report["scan"]["warnings"])
+        assert {activity for activity, *_ in told} == {CREATE}
+        if path != r"^/":
+            assert told == Counter([(CREATE, "coverage-gap", "kube-system/namespaces")])
         assert {code for _, code, _ in told} <= {"coverage-gap", "coverage-cluster"}
         server._rules.clear()
         nights.receiver.events.clear()
@@ -236,6 +239,103 @@ def test_a_sink_that_comes_later_gets_its_own_baseline(nights, tmp_path):
     config.write_text(config.read_text().replace("{webhook", "{name: first, webhook"))
     assert nights.told(*ESTATE) == opened(*ALL)
     assert all(e["unmapped"]["baseline"] for e in nights.receiver.events if e["class_uid"] == 2003)
+
+
+def test_a_narrower_look_does_not_make_a_gap_smaller(nights):
+    def denied(server):
+        deny_cluster_wide(server)
+        server.deny("pods", "b")
+        server.deny("services", "b")
+
+    wide = (*SOME, "-c", "k8s-service-allowed-ports")
+    nights.told(*ESTATE, args=wide, prepare=denied)
+    assert nights.told(*ESTATE, args=("-c", LIMITS), prepare=denied) == Counter()
+    assert {code for _, code, _ in nights.told(*ESTATE, args=("-c", LIMITS))} == {LIMITS}
+    assert nights.told(*ESTATE, args=wide)[CLOSE, "coverage-gap", "b/lists"] == 1
+
+
+def test_another_reason_is_an_update_of_the_same_gap(nights):
+    def answers(code):
+        def prepare(server):
+            deny_cluster_wide(server)
+            server.inject(r"^/api/v1/namespaces/b/pods", status(code))
+
+        return prepare
+
+    assert nights.told(*ESTATE, prepare=answers(403))[CREATE, "coverage-gap", "b/pods"] == 1
+    assert nights.told(*ESTATE, prepare=answers(500)) == Counter([(UPDATE, "coverage-gap", "b/pods")])
+    assert (CLOSE, "coverage-gap", "b/pods") in nights.told(*ESTATE)
+
+
+def test_an_older_bundle_neither_opens_nor_closes_a_gap(nights, monkeypatch):
+    def denied(server):
+        deny_cluster_wide(server)
+        server.deny("pods", "b")
+
+    with ApiServer([namespace("kube-system", UID), *map(namespace, "ab"), *ESTATE]) as server:
+        config = server.kubeconfig(nights.path / "config")
+        kubeposture("collect", "kubeconfig", "--kubeconfig", config, "-o", "whole")
+        denied(server)
+        kubeposture("collect", "kubeconfig", "--kubeconfig", config, "-o", "part")
+    later = Look(frozenset(), frozenset(), WIDE, at=2)
+    assert not later.covers(Look(frozenset(), frozenset(), WIDE, at=3))
+    time.sleep(1.1)  # times are in seconds
+    nights.told(*ESTATE, prepare=denied)
+    nights.receiver.events.clear()
+    kubeposture("evaluate", "whole", "-o", "json", "--history", "h.db", "--deliver", *SOME)
+    assert nights.findings() == Counter()
+    told = nights.told(*ESTATE)
+    assert {(activity, code) for activity, code, _ in told} == {
+        (CREATE, PRIVILEGED),
+        (CREATE, LIMITS),
+        (CLOSE, "coverage-gap"),
+    }
+    nights.receiver.events.clear()
+    kubeposture("evaluate", "part", "-o", "json", "--history", "h.db", "--deliver", *SOME)
+    assert nights.findings() == Counter()
+
+
+def test_a_clock_that_was_ahead_silences_nothing(nights):
+    nights.told(*ESTATE)
+    with sqlite3.connect(nights.path / "h.db") as connection:
+        connection.execute("update coverage set observed_at = observed_at + 40000000")
+        connection.execute("update told set at = at + 40000000")
+    connection.close()
+    assert nights.told(*ESTATE, lone("z", "a"))[CREATE, PRIVILEGED, "a/z"] == 1
+    assert nights.told(*ESTATE[1:])[CLOSE, PRIVILEGED, "a/x"] == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update told_unread set event = x'00'",
+        "update told_unread set look = x'00'",
+        "update findings set status = 'odd'",
+        "update findings set severity = 'odd'",
+    ],
+)
+def test_a_damaged_row_costs_only_itself(nights, damage):
+    nights.told(*ESTATE, prepare=lambda server: server.deny("jobs"))
+    nights.night(ESTATE[2])
+    with sqlite3.connect(nights.path / "h.db") as connection:
+        connection.execute(damage)
+    connection.close()
+    told = nights.told(ESTATE[2], lone("z", "a"))
+    assert told[CREATE, PRIVILEGED, "a/z"] == 1
+    assert nights.receiver.events[-1]["metadata"]["event_code"] == "scan"
+    assert nights.told(ESTATE[2], lone("z", "a")) == Counter()
+
+
+def test_another_cluster_of_the_same_context_closes_nothing(nights, tmp_path):
+    broken = "{exec: {apiVersion: client.authentication.k8s.io/v1, command: /nowhere/plugin, interactiveMode: Never}}"
+    (tmp_path / "a").write_text(
+        "{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}],"
+        f" clusters: [{{name: c, cluster: {{server: 'https://127.0.0.1:1'}}}}], users: [{{name: u, user: {broken}}}]}}"
+    )
+    nights.scan(tmp_path / "a", *SOME, "--deliver")
+    lost = nights.findings()
+    assert {activity for activity, *_ in lost} == {CREATE}
+    assert not any(activity == CLOSE for activity, *_ in nights.told(*ESTATE, name="c"))
 
 
 WIDE = ("*",)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import math
 import random
-import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -75,12 +73,6 @@ class Connection:
     @property
     def ca(self) -> bytes | None:
         return self._endpoint.ca
-
-    def identity(self) -> str:
-        """32 hex digits that stay the same for one authority and URL: the cluster's id when nothing better is known."""
-        blocks = re.findall(rb"-----BEGIN CERTIFICATE-----(.*?)-----END", self._endpoint.ca or b"", re.DOTALL)
-        authority = sorted(b"".join(block.split()) for block in blocks)
-        return hashlib.sha256(b"\n".join([*authority, self.server.lower().encode()])).hexdigest()[:32]
 
     def get(self, path: str, query: Mapping[str, str] | None = None, accept: str = "application/json") -> bytes:
         """The body of a 200 answer. `path` starts with "/"; raises ApiError.

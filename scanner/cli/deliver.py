@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from scanner.sinks.settings import NamedSink
 
 UNDELIVERED = 5
+_LAST_ANSWER = 20.0  # seconds: what stops us kills us after 30 at the earliest
 
 
 def open_sinks(config: Config, names: Iterable[str] = ()) -> dict[str, Sink]:
@@ -49,12 +53,17 @@ def send(outbox: Outbox, sinks: Mapping[str, Sink], *, quiet: bool) -> int:
     HistoryError."""
     from scanner.sinks.delivery import Delivery
 
-    with interrupts() as stop, _progress(_waiting(outbox), quiet) as show:
+    with interrupts() as stop, _progress(_waiting(outbox), quiet) as show, outbox.alone(stop) as alone:
+        if not alone:
+            typer.echo("kubeposture: another kubeposture delivers, and has not come to its end", err=True)
+            return EXIT_INTERRUPTED if stop.is_set() else UNDELIVERED
         runs = [Delivery(name, sink, outbox, stop, show(name)) for name, sink in sinks.items()]
-        _side_by_side(runs)
-    outbox.shrink()
+        failures = _side_by_side(runs, stop)
+        outbox.shrink()
     standings = {standing.name: standing for standing in outbox.standings()}
     left = [_say(run, standings.get(run.name)) for run in runs]
+    for failure in failures:
+        raise failure
     return EXIT_INTERRUPTED if stop.is_set() else UNDELIVERED if any(left) else 0
 
 
@@ -62,19 +71,29 @@ def _waiting(outbox: Outbox) -> dict[str, int]:
     return {standing.name: standing.waiting for standing in outbox.standings()}
 
 
-def _side_by_side(runs: Sequence[Delivery]) -> None:
-    """What fails in one of them is raised when all are done."""
+def _side_by_side(runs: Sequence[Delivery], stop: threading.Event) -> list[BaseException]:
+    """What went wrong beyond what sinks say. Once it is to stop, receivers have a while to answer what they were sent:
+    what they answer later is not heard, and sent again."""
     from concurrent.futures import ThreadPoolExecutor, wait
 
     from scanner.collect import THREADS
+    from scanner.history.recorder import HistoryError
 
     pool = ThreadPoolExecutor(max_workers=len(runs), thread_name_prefix=f"{THREADS}-deliver")
     futures = [pool.submit(run.run) for run in runs]
-    while wait(futures, timeout=0.2).not_done:  # in between, a second Ctrl-C is heard
-        pass
-    pool.shutdown()
-    for future in futures:
-        future.result()
+    until = math.inf
+    while wait(futures, timeout=0.2).not_done and time.monotonic() < until:  # in between, a second Ctrl-C is heard
+        until = min(until, time.monotonic() + _LAST_ANSWER) if stop.is_set() else math.inf
+    pool.shutdown(wait=all(future.done() for future in futures))
+    failures = []
+    for run, future in zip(runs, futures, strict=True):
+        error = future.exception() if future.done() else None
+        if isinstance(error, HistoryError):
+            run.problem = str(error)
+        elif error:
+            run.problem = f"internal error: {type(error).__name__}"
+            failures.append(error)
+    return failures
 
 
 @contextlib.contextmanager

@@ -245,6 +245,9 @@ class Scan:
                 self.gaps.append((source_row(gap.what), gap))
                 if self.history:
                     self.history.sources_lack = True
+            if self.memory:
+                for registry in self.images.asked:
+                    self.memory.look(Estate(registry, Inventory(kinds=[])))
         self.images.judge(self._evaluate_images, self.clusters.row_of)
 
     def _evaluate_images(
@@ -378,8 +381,24 @@ class Scan:
             gap = Gap(what="regions", reason=GapReason.FORBIDDEN, detail=detail, by_policy=True, time=utc_now())
             yield Account(id=id, provider=rows[0].provider, name=id, refused=True), gap
 
+    def _nameless(self) -> Iterator[tuple[Cluster, Gap]]:
+        """Clusters of which nobody can tell tonight that they are known: all that is in them would be new."""
+        scopes = self.history.nameless if self.history else ()
+        for row in self.clusters.rows:
+            if row.cluster.id in scopes:
+                why = "so nothing in this cluster is compared with what is known of it"
+                gap = Gap(
+                    what="namespaces",
+                    namespace="kube-system",
+                    reason=GapReason.FORBIDDEN,
+                    detail=f"its uid is not known, {why}",
+                    permission="get namespace kube-system",
+                    time=utc_now(),
+                )
+                yield row.cluster, gap
+
     def _finish(self) -> int:
-        self.gaps += self._closed()
+        self.gaps += [*self._closed(), *self._nameless()]
         self.gaps.sort(key=lambda row: (row[0].name if row[0] else "", row[1].what, row[1].namespace))
         self.former = {old: row.cluster.ref for row in self.clusters.rows for old in row.former}
         self.tally.rename({old: ref.id for old, ref in self.former.items()})
@@ -398,9 +417,6 @@ class Scan:
 
     def _keep(self, memory: Memory) -> None:
         """To the history. What cannot be written there is in the report all the same."""
-        for name in sorted(memory.recorder.nameless):
-            why = "the uid of its namespace kube-system could not be read"
-            self.warnings.append(f"history: {name} is not compared with what is known of it: {why}")
         if self.interrupted:
             self.history = None
             memory.give_up(ending_of(self))

@@ -85,6 +85,7 @@ class ImageJudging:
     unfit: list[tuple[str, str]] = field(
         default_factory=list
     )  # clusters that no selected check is about, and their cloud
+    asked: set[str] = field(default_factory=set)  # registries
     _looks: int = 0
     _parts: dict[int, set[tuple[str, str]]] = field(default_factory=dict)  # of registries, by row
 
@@ -162,6 +163,7 @@ class ImageJudging:
             refused = self.images.refused
             if (registry, "") in refused or (registry, repository) in refused:
                 continue
+            self.asked.add(registry)
             found = index_of(registry, repository, digest)
             if isinstance(found, Gap):
                 refused[registry, "" if found.reason in _OF_ALL else repository] = found

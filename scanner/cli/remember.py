@@ -15,7 +15,7 @@ from scanner.cli.deliver import UNDELIVERED, open_sinks, send
 from scanner.cli.history import opened
 from scanner.cli.judge_images import source_row
 from scanner.cli.options import Reporting
-from scanner.clusters import Row
+from scanner.clusters import SERVER, Row
 from scanner.collect import Estate
 from scanner.config import Config, ConfigError, Settings
 from scanner.history.recorder import HistoryError, Recorder, ScanRow
@@ -45,16 +45,24 @@ class Memory:
 
     def look(self, estate: Estate) -> None:
         """That an account, or a source that belongs to none, was asked for what the checks need."""
-        if self.telling:
-            owner = estate.account or source_row(estate.name)
-            self._looks.append((scope_of(owner), Look(self.checks, _planes(owner), ("*",))))
+        if not self.telling:
+            return
+        owner = estate.account or source_row(estate.name)
+        look = Look(self.checks, _planes(owner), ("*",), at=int(estate.observed_at.timestamp()))
+        self._looks.append((scope_of(owner), look))
+        # A cloud whose accounts could not even be listed goes by its provider's name: now one could log in.
+        if estate.account and not estate.account.refused:
+            self._looks.append((f"{estate.account.provider}:{estate.account.provider}", look))
 
     def look_at(self, row: Row, estate: Estate) -> None:
         """The same of a cluster."""
         if self.telling and estate.cluster:
             asked, excluded = estate.inventory.asked, estate.inventory.excluded
-            look = Look(self.checks, _planes(estate.cluster), tuple(asked), tuple(excluded))
-            self._looks += [(row, look), *((former, look) for former in estate.former)]
+            at = int(estate.observed_at.timestamp())
+            look = Look(self.checks, _planes(estate.cluster), tuple(asked), tuple(excluded), at)
+            self._looks += [(row, look), *((id, look) for id in estate.former if id.startswith(SERVER))]
+            if estate.cluster.uid:
+                self._looks.append((estate.cluster.uid, look))
 
     def save(self, id: str, started_at: datetime, ending: Callable[[], Ending], scope: Callable[[Row], str]) -> None:
         """With what sinks are to be told. `ending` gives the end of the scan as it is if this succeeds, `scope` the id
@@ -64,7 +72,8 @@ class Memory:
         if self.telling:
             for owner, look in self._looks:
                 self.telling.look(owner if isinstance(owner, str) else scope(owner), look)
-            self.telling.end(unread_events(end, in_part=False), scanned_events(end))
+            unread = (found for found in unread_events(end, in_part=False) if not self._is_old(found[0]))
+            self.telling.end(unread, scanned_events(end))
         started, finished = int(started_at.timestamp()), int(utc_now().timestamp())
         try:
             self.recorder.save(ScanRow(id, started, finished, end.scan.complete))
@@ -72,6 +81,11 @@ class Memory:
                 self.resolved = self.recorder.resolved(catalogue(), id)
         except HistoryError as error:
             self.failed = str(error)
+
+    def _is_old(self, owner: str) -> bool:
+        """Whether it was looked at later before, as where this is an older bundle."""
+        look = self.telling.looks.get(owner) if self.telling else None
+        return look is not None and look.at < self.recorder.last_look(owner)
 
     def give_up(self, ending: Ending) -> None:
         """Of an interrupted scan nothing is kept: what was not reached is not gone, and what was new is new the next

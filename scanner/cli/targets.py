@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from providers.files import manifests
 from scanner import bundle
 from scanner.cli.options import Contexts, Namespaces, Running
-from scanner.clusters import server_keys
+from scanner.clusters import server_id, server_keys
 from scanner.collect import Estate, Progress, Reading, Task, unread
 from scanner.config import ConfigError
 from scanner.inventory import Inventory
@@ -106,7 +106,7 @@ def look_inside(access: Context | ApiAccess, name: str, inside: Inside, progress
         scans = _scans(server, inventory, inside, scope)
     arc = found["arcConfig"].items if "arcConfig" in found else []
     keys = [*server_keys(server.server, server.ca), *(f"id:{item['id'].lower()}" for item in arc)]
-    identity = f"api_server:{server.identity()}"
+    identity = server_id(server.server, server.ca)
     if facts.uid:
         id, source = facts.uid, "kube_system_uid"
     elif name in inside.cluster_ids:
@@ -158,15 +158,21 @@ def _context_task(context: Context, inside: Inside) -> Task:
     from providers.kubernetes import errors
     from providers.kubernetes.credentials import address
 
+    def lost(reason: GapReason, detail: str) -> Reading:
+        server, ca = address(context)
+        id = inside.cluster_ids.get(context.name, "")
+        reading = unread(context.name, "kubernetes", inside.kinds, reason, detail, id)
+        reading.estate.keys = server_keys(server, ca)
+        if reading.estate.cluster and server and not id:
+            reading.estate.cluster.id, reading.estate.cluster.id_source = server_id(server, ca), "api_server"
+        return reading
+
     def read(progress: Progress) -> Iterable[Reading]:
         try:
             look = look_inside(context, context.name, inside, progress)
         except (errors.ConfigError, errors.ApiError) as error:
             reason = error.reason if isinstance(error, errors.ApiError) else GapReason.NOT_CONFIGURED
-            id = inside.cluster_ids.get(context.name, "")
-            reading = unread(context.name, "kubernetes", inside.kinds, reason, str(error), id)
-            reading.estate.keys = server_keys(*address(context))
-            yield reading
+            yield lost(reason, str(error))
             return
         cluster = Cluster(
             id=look.scope,
@@ -191,7 +197,7 @@ def _context_task(context: Context, inside: Inside) -> Task:
             )
         )
 
-    return Task(context.name, read, inside.kinds, "kubernetes")
+    return Task(context.name, read, inside.kinds, "kubernetes", lost)
 
 
 def _plane(inventory: Inventory) -> PlaneState:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -17,7 +18,13 @@ from scanner.history.recorder import HistoryError
 from scanner.history.tables import MIGRATED, MIGRATIONS, VERSION, create
 from scanner.kube import printable
 
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows: two deliveries at once send some events twice
+    fcntl = None  # type: ignore[assignment]
+
 BUSY = 60.0  # seconds to wait for another scan that writes
+_DELIVERING = 600.0  # and for another one that delivers
 
 
 class Database:
@@ -60,6 +67,20 @@ class Database:
         with self._failing(what), self._engine.connect() as connection, _transaction(connection):
             yield connection
 
+    @contextlib.contextmanager
+    def alone(self, stop: threading.Event) -> Iterator[bool]:
+        """By a lock that dies with its process. It is of another kind than SQLite's, so that it holds up no scan."""
+        if fcntl is None:
+            yield True
+            return
+        with self._failing("cannot be locked"):
+            file = self.path.open("rb")
+        with file:
+            deadline = time.monotonic() + _DELIVERING
+            while not (locked := _lock(file)) and time.monotonic() < deadline and not stop.wait(0.2):
+                pass
+            yield locked
+
     def shrink(self) -> None:
         """Give back the room of what was deleted."""
         with self._failing("cannot be written"), self._engine.connect() as connection:
@@ -77,6 +98,14 @@ class Database:
             raise HistoryError(f"{printable(self.path)}: {what}: {error.strerror}") from None
         except (ValueError, TypeError) as error:  # what stands in it is none of what was written
             raise HistoryError(f"{printable(self.path)}: {what}: it is damaged: {printable(error)}") from None
+
+
+def _lock(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _engine(path: Path) -> sa.Engine:

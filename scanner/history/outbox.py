@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
 
@@ -12,7 +15,7 @@ import sqlalchemy as sa
 from scanner.history.database import Database
 from scanner.history.lifecycle import About, Change, State
 from scanner.history.tables import DEAD, FINDINGS, OUTBOX, SINKS, TOLD, TOLD_UNREAD, with_places
-from scanner.history.telling import HEARTBEAT, Look, Telling, packed, unpacked
+from scanner.history.telling import DAY, HEARTBEAT, Damaged, Look, Telling, packed, unpacked
 from scanner.report.ocsf_coverage import read_again
 from scanner.report.ocsf_event import CLOSE, CREATE, UPDATE, renamed
 
@@ -38,7 +41,8 @@ def queue(connection: sa.Connection, telling: Telling, changes: Mapping[str, Cha
         sink, baseline = _sink(connection, name, now)
         same = {"sink": sink, "baseline": baseline, "queued_at": now}
         for batch in _batches(_of_findings(connection, sink, telling, changes, now)):
-            connection.execute(OUTBOX.insert(), [same | {"activity": row[1], "event": row[2]} for row in batch])
+            rows = [same | {"id": id, "activity": activity, "event": event} for id, activity, event, _ in batch]
+            connection.execute(OUTBOX.insert(), rows)
             gone = [{"known_id": id} for id, activity, _, _ in batch if activity == CLOSE]
             told = [{"sink": sink, "id": id, "digest": row[2], "at": now} for id, *row in batch if row[0] != CLOSE]
             if gone:
@@ -46,8 +50,8 @@ def queue(connection: sa.Connection, telling: Telling, changes: Mapping[str, Cha
                 connection.execute(TOLD.delete().where(TOLD.c.sink == sink, this), gone)
             if told:
                 connection.execute(sa.insert(TOLD).prefix_with("OR REPLACE"), told)
-        for activity, event in _of_unread(connection, sink, telling, now):
-            connection.execute(OUTBOX.insert(), same | {"activity": activity, "event": event})
+        for id, activity, event in _of_unread(connection, sink, telling, now):
+            connection.execute(OUTBOX.insert(), same | {"id": id, "activity": activity, "event": event})
     queue_summaries(connection, telling, now)
 
 
@@ -56,7 +60,7 @@ def queue_summaries(connection: sa.Connection, telling: Telling, now: int) -> No
         sink = connection.scalar(sa.select(SINKS.c.sink).where(SINKS.c.name == name))
         if sink is None:  # it has not been told of any finding: its baseline is still to come
             continue
-        same = {"sink": sink, "baseline": False, "queued_at": now, "activity": AS_IT_IS}
+        same = {"sink": sink, "id": "", "baseline": False, "queued_at": now, "activity": AS_IT_IS}
         for event in telling.summaries:
             connection.execute(OUTBOX.insert(), same | {"event": event})
 
@@ -74,7 +78,8 @@ def _open(sink: int, now: int) -> sa.Select[Any]:
     """Findings that are open, and not as the sink was told, or not for long. That a list could not be read is told as
     what was not read, once for all checks."""
     known = FINDINGS.outerjoin(TOLD, sa.and_(TOLD.c.sink == sink, TOLD.c.id == FINDINGS.c.id))
-    news = sa.or_(TOLD.c.id.is_(None), TOLD.c.digest != FINDINGS.c.digest, TOLD.c.at <= now - HEARTBEAT)
+    lately = TOLD.c.at.between(now - HEARTBEAT + 1, now + DAY)
+    news = sa.or_(TOLD.c.id.is_(None), TOLD.c.digest != FINDINGS.c.digest, ~lately)
     columns = (FINDINGS.c.id, FINDINGS.c.digest, TOLD.c.digest)
     apart = FINDINGS.c.about != About.LIST.value
     return sa.select(*columns).select_from(known).where(FINDINGS.c.state != State.RESOLVED.value, apart, news)
@@ -95,7 +100,12 @@ def _of_findings(
         if event:
             yield id, CREATE if known is None else UPDATE, event, digest
     for row in connection.execute(_resolved(sink)).mappings().all():
-        yield row["id"], CLOSE, telling.close_event(dict(row)), ""
+        try:
+            event = telling.close_event(dict(row))
+        except (ValueError, TypeError, OverflowError):  # somebody else has written into it: there is nothing to say
+            connection.execute(TOLD.delete().where(TOLD.c.sink == sink, TOLD.c.id == row["id"]))
+            continue
+        yield row["id"], CLOSE, event, ""
 
 
 def _resolved(sink: int) -> sa.Select[Any]:
@@ -104,23 +114,37 @@ def _resolved(sink: int) -> sa.Select[Any]:
     return with_places().where(FINDINGS.c.state == State.RESOLVED.value, FINDINGS.c.id.in_(told))
 
 
-def _of_unread(connection: sa.Connection, sink: int, telling: Telling, now: int) -> Iterator[tuple[int, bytes]]:
-    """Activity and event of what could not be read, or can be read again."""
+def _of_unread(connection: sa.Connection, sink: int, telling: Telling, now: int) -> Iterator[tuple[str, int, bytes]]:
+    """Id, activity and event of what could not be read, or can be read again."""
     known = {row.id: row for row in connection.execute(TOLD_UNREAD.select().where(TOLD_UNREAD.c.sink == sink))}
     for id, found in telling.unread.items():
-        row = known.pop(id, None)
-        if row and row.digest == found.digest and row.at > now - HEARTBEAT:
-            continue
-        asked = msgspec.json.encode(telling.looks.get(found.owner))
+        row, look = known.pop(id, None), telling.looks.get(found.owner)
+        if row and (_lately(row, found.digest, now) or not _covers(look, row)):
+            continue  # a narrower look tells less of it
+        asked = msgspec.json.encode(look)
         values = {"sink": sink, "at": now, "look": asked, **msgspec.structs.asdict(found)}
         connection.execute(sa.insert(TOLD_UNREAD).prefix_with("OR REPLACE"), values)
-        yield UPDATE if row else CREATE, found.event
+        yield id, UPDATE if row else CREATE, found.event
     for row in known.values():
-        look = telling.looks.get(row.owner)
+        if not _covers(telling.looks.get(row.owner), row):
+            continue
+        connection.execute(TOLD_UNREAD.delete().where(TOLD_UNREAD.c.sink == sink, TOLD_UNREAD.c.id == row.id))
+        with contextlib.suppress(Damaged):
+            yield row.id, CLOSE, packed(read_again(unpacked(row.event), telling.scan_id, now))
+
+
+def _lately(row: Any, digest: str, now: int) -> bool:
+    """Whether the sink was told the same not long ago."""
+    return bool(row.digest == digest and now - HEARTBEAT < row.at <= now + DAY)
+
+
+def _covers(look: Look | None, row: Any) -> bool:
+    """Whether what was unread then would be missing tonight too. Of a damaged row that is believed."""
+    try:
         then = msgspec.json.decode(row.look, type=Look | None)
-        if look and then and look.covers(then):
-            connection.execute(TOLD_UNREAD.delete().where(TOLD_UNREAD.c.sink == sink, TOLD_UNREAD.c.id == row.id))
-            yield CLOSE, packed(read_again(unpacked(row.event), telling.scan_id, now))
+    except (msgspec.DecodeError, TypeError):
+        return True
+    return look is not None and (then is None or look.covers(then))
 
 
 def _batches(rows: Iterator[Any]) -> Iterator[list[Any]]:
@@ -177,18 +201,24 @@ class Outbox:
                 connection.execute(OUTBOX.delete().where(OUTBOX.c.number == sa.bindparam("gone")), gone)
 
     def retry(self, sink: str) -> int:
-        """Put back what was refused; how many that is."""
+        """Put back what was refused, but for what is no longer so: the sink has been told of it since, or will be. How
+        many that is."""
         with self._database.transaction("cannot be written") as connection:
             refused = DEAD.c.sink == _number(sink)
-            names = ("number", "sink", *_OF_SCANS)
+            connection.execute(DEAD.delete().where(refused, DEAD.c.id != "", ~_is_last()))
+            names = ("number", "sink", "id", *_OF_SCANS)
             chosen = sa.select(*(DEAD.c[name] for name in names)).where(refused)
             connection.execute(OUTBOX.insert().from_select(names, chosen))
             return connection.execute(DEAD.delete().where(refused)).rowcount
 
     def drop(self, sink: str) -> int:
-        """Forget what was refused; how many that is."""
+        """Forget what was refused; how many that is. What is still so is told anew by the next scan."""
         with self._database.transaction("cannot be written") as connection:
-            return connection.execute(DEAD.delete().where(DEAD.c.sink == _number(sink))).rowcount
+            refused = DEAD.c.sink == _number(sink)
+            for table in (TOLD, TOLD_UNREAD):
+                gone = sa.exists().where(refused, DEAD.c.id == table.c.id, DEAD.c.queued_at == table.c.at)
+                connection.execute(table.delete().where(table.c.sink == _number(sink), gone))
+            return connection.execute(DEAD.delete().where(refused)).rowcount
 
     def forget(self, sink: str) -> bool:
         """All that is known of a sink: it is told everything anew if it is ever told again."""
@@ -211,9 +241,25 @@ class Outbox:
         with self._database.transaction("cannot be read") as connection:
             return [(row.event, row.reason) for row in connection.execute(query.order_by(DEAD.c.number).limit(limit))]
 
+    def alone(self, stop: threading.Event) -> AbstractContextManager[bool]:
+        """Waits until nobody else delivers, so that nothing is sent twice, or the last word first; False if that takes
+        too long."""
+        return self._database.alone(stop)
+
     def shrink(self) -> None:
         """Give back the room of what is gone."""
         self._database.shrink()
+
+
+def _is_last() -> sa.ColumnElement[bool]:
+    """Whether a refused event is the last that there is to say of what it is about."""
+    known = [
+        sa.exists().where(table.c.sink == DEAD.c.sink, table.c.id == DEAD.c.id, *more)
+        for table in (TOLD, TOLD_UNREAD)
+        for more in ((), (table.c.at == DEAD.c.queued_at,))
+    ]
+    is_open, is_same = sa.or_(known[0], known[2]), sa.or_(known[1], known[3])
+    return sa.or_(sa.and_(DEAD.c.activity == CLOSE, ~is_open), sa.and_(DEAD.c.activity != CLOSE, is_same))
 
 
 def _number(sink: str) -> sa.ScalarSelect[int]:

@@ -14,6 +14,7 @@ import msgspec
 
 from scanner.check import INVALID_OBJECT, Check
 from scanner.cloud import JOINED
+from scanner.clusters import SERVER
 from scanner.config import Plan
 from scanner.engine import UNCONFIGURED
 from scanner.history.lifecycle import (
@@ -108,11 +109,12 @@ class Recorder:
     changes: Mapping[str, Change] = field(default_factory=dict)
     sources: set[str] = field(default_factory=set)
     sources_lack: bool = False
-    nameless: set[str] = field(default_factory=set)  # clusters that are known, and cannot be told from others tonight
+    nameless: set[str] = field(default_factory=set)  # scopes of clusters that go by another one when they can be told
     before: Snapshot = field(init=False)
     # Of findings that another scan has written while this one ran: as they are now, None where it looked later.
     lifecycles: dict[str, Lifecycle | None] = field(default_factory=dict)
     _params: dict[str, str] = field(default_factory=dict)  # by check: one scan has one set of them
+    _last: dict[str, int] = field(default_factory=dict)  # by scope
     _of_images: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -161,7 +163,7 @@ class Recorder:
             for former in also:  # where there is nothing but lists that could not be read
                 self.tonight.cover((former, check.id), msgspec.structs.replace(cover, lists=False))
         for former in also:
-            if not former.startswith("context:"):  # which is a name that anything may be given
+            if former.startswith(SERVER):
                 self.tonight.aliases[former] = place
         gaps = {gap.namespace for gap in inventory.gaps}
         self.tonight.cover(
@@ -201,12 +203,12 @@ class Recorder:
     def take(self, finding: Finding, place: str) -> Finding:
         """A finding that is to be listed; with its lifecycle, unless its place was looked at later before, or goes by
         another name: a cluster whose identity cannot be read tonight would be new with all that is in it."""
-        if place in self.before.aliases:
-            self.nameless.add(finding.cluster.name if finding.cluster else place)
-            return finding
         for id in (finding.id, *finding.previous_ids):
             self.tonight.clean.pop(id, None)
         seen = seen_of(finding, place, self._params[finding.check], self._seconds(finding.observed_at))
+        if place in self.before.aliases and seen.about is not About.LIST:
+            self.nameless.add(place)
+            return finding
         self.tonight.seen[finding.id] = seen
         if place not in self.tonight.places:
             self.tonight.places[place] = where(finding)
@@ -282,6 +284,13 @@ class Recorder:
 
         ids = sorted(id for id, change in self.changes.items() if change.event is Event.RESOLVED)
         return [closed_finding(row, scan_id, catalogue) for row in self.store.resolved(ids)]
+
+    def last_look(self, place: str) -> int:
+        """When a scope was looked at last before this scan, 0 where it never was."""
+        if not self._last:
+            for (at, _), seconds in self.before.last.items():
+                self._last[at] = max(seconds, self._last.get(at, 0))
+        return self._last.get(place, 0)
 
     @property
     def counts(self) -> Changes:

@@ -6,6 +6,7 @@ the first one wrote, and a scan that dies has written nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from sys import intern
@@ -38,6 +39,8 @@ KEEP_RESOLVED = 90 * DAY
 KEEP_SCANS = 400 * DAY
 _BATCH = 10_000
 _SOME = 500  # values of one statement
+_SKEW = 600  # seconds that clocks may differ
+_LAST = 253_402_300_800  # the year 10000
 
 _KNOWN = tuple(name for name in Known.__struct_fields__)
 
@@ -124,17 +127,25 @@ def _load(connection: sa.Connection, behind: frozenset[str] | None = frozenset()
             params=intern(params),
             digest=digest,
             state=State(state),
-            first_seen=times[0],
-            last_seen=times[1],
-            failed_at=times[2],
-            resolved_at=times[3],
+            first_seen=_number(times[0]),
+            last_seen=_number(times[1]),
+            failed_at=None if times[2] is None else _number(times[2]),
+            resolved_at=None if times[3] is None else _number(times[3]),
             close_reason=None if reason is None else Closed(reason),
         )
     looks = connection.execute(sa.select(COVERAGE.c.place, COVERAGE.c.check, COVERAGE.c.observed_at))
-    last = {(place, check): at for place, check, at in looks}
+    ahead = time.time() + _SKEW  # a clock was wrong: nothing would ever be newer
+    last = {(place, check): at for place, check, at in looks if _number(at) <= ahead}
     return Snapshot(
         _generation(connection), known, last, behind, frozenset(connection.scalars(sa.select(ALIASES.c.alias)))
     )
+
+
+def _number(value: object) -> int:
+    """A time, whatever SQLite has kept; raises ValueError."""
+    if not isinstance(value, int) or not 0 <= value < _LAST:
+        raise ValueError(f"{value!r} is no time")
+    return value
 
 
 def _write(connection: sa.Connection, tonight: Tonight, changes: Mapping[str, Change]) -> None:

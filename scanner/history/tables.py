@@ -117,6 +117,7 @@ OUTBOX = sa.Table(
     _METADATA,
     sa.Column("number", sa.Integer, primary_key=True),
     sa.Column("sink", sa.Integer, nullable=False),
+    *_texts("id"),  # of what it is about, "" where that is a scan
     *_times("queued_at"),
     sa.Column("activity", sa.Integer, nullable=False),
     sa.Column("baseline", sa.Boolean, nullable=False),
@@ -130,6 +131,7 @@ DEAD = sa.Table(
     _METADATA,
     sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("sink", sa.Integer, nullable=False),
+    *_texts("id"),
     *_times("queued_at"),
     sa.Column("activity", sa.Integer, nullable=False),
     sa.Column("baseline", sa.Boolean, nullable=False),

@@ -6,6 +6,7 @@ some forget what they do not hear of. What could not be read is told in the same
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -29,25 +30,30 @@ _IN_MEMORY = 16 * 1024 * 1024  # bytes of events, before they go to a file
 
 
 class Look(msgspec.Struct, frozen=True):
-    """How much of something a scan asked for. `asked` is empty where nobody could be asked."""
+    """How much of something a scan asked for, and when. `asked` is empty where nobody could be asked."""
 
     checks: frozenset[str]
     planes: frozenset[str]
     asked: tuple[str, ...] = ()
     excluded: tuple[str, ...] = ()
+    at: int = 0
 
     def covers(self, other: Look) -> bool:
         """Whether what the other one could not read would be missing here too."""
         all_of_it = "*" in self.asked and not self.excluded
         same = (self.asked, self.excluded) == (other.asked, other.excluded)
-        return self.checks >= other.checks and self.planes >= other.planes and (all_of_it or same or not other.asked)
+        wide = self.checks >= other.checks and self.planes >= other.planes and self.at >= other.at
+        return wide and (all_of_it or same or not other.asked)
 
     def beside(self, other: Look) -> Look:
-        """Both looks at one thing together, as far as both went."""
-        asked, excluded = (other.asked, other.excluded) if not self.asked else (self.asked, self.excluded)
-        if other.asked and (asked, excluded) != (other.asked, other.excluded):
-            asked, excluded = (), ()
-        return Look(self.checks & other.checks, self.planes | other.planes, asked, excluded)
+        """Both looks at one thing together."""
+        return Look(
+            self.checks & other.checks,
+            self.planes | other.planes,
+            tuple(sorted({*self.asked, *other.asked})),
+            tuple(sorted({*self.excluded, *other.excluded})),
+            min(self.at, other.at),
+        )
 
 
 class Unread(msgspec.Struct, frozen=True):
@@ -112,7 +118,8 @@ class Telling:
 
     def close(self) -> None:
         if self._spool:
-            self._spool.close()
+            with contextlib.suppress(OSError):  # of a full disk, what was not written yet
+                self._spool.close()
 
     def close_event(self, row: Mapping[str, Any]) -> bytes:
         """Of a finding that is resolved."""

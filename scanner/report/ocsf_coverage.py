@@ -15,6 +15,7 @@ import msgspec
 
 from scanner import __project__
 from scanner.inventory import Counts
+from scanner.kube import KINDS
 from scanner.model import Account, Cluster, Gap, PlaneState
 from scanner.report import Ending
 from scanner.report.ocsf_event import (
@@ -144,37 +145,42 @@ def _unread(
 
 
 def _gaps(ending: Ending) -> Iterator[tuple[str, Event]]:
-    """One of each gap; of a namespace one for all that could not be read there for the same reason."""
-    alike: dict[str, list[tuple[Owner, Gap]]] = defaultdict(list)
+    """One of each thing that could not be read, whatever the reasons; of a namespace one for all of it."""
+    alike: dict[tuple[str, str], list[tuple[Owner, Gap]]] = defaultdict(list)
     for owner, gap in ending.gaps:
-        inside = owner is not None and gap.namespace != "*"
         # The detail may name a request: it is no part of what the gap is, but where nothing else tells files apart.
-        what = "" if inside else gap.what if owner else f"{gap.what}: {gap.detail}"
-        uid = _uid(GAP, scope_of(owner), what, gap.namespace, gap.reason.value, "" if inside else gap.permission)
-        while not inside and uid in alike:
-            uid = _uid(uid)
-        alike[uid].append((owner, gap))
-    for uid, found in alike.items():
-        owner = found[0][0]
-        yield scope_of(owner), _gap(ending, owner, [gap for _, gap in found], uid)
+        what = gap.what if owner else f"{gap.what}: {gap.detail}"
+        within = "" if owner and gap.namespace != "*" else what
+        scope = _scope_of_gap(owner, gap)
+        alike[scope, _uid(GAP, scope, within, gap.namespace, gap.by_policy)].append((owner, gap))
+    for (scope, uid), found in alike.items():
+        yield scope, _gap(ending, found[0][0], [gap for _, gap in found], uid, scope)
 
 
-def _gap(ending: Ending, owner: Owner, gaps: list[Gap], uid: str) -> Event:
+def _scope_of_gap(owner: Owner, gap: Gap) -> str:
+    """What runs inside a cluster is the same however that was reached."""
+    if isinstance(owner, Cluster) and gap.what in KINDS:
+        return owner.uid or owner.id
+    return scope_of(owner)
+
+
+def _gap(ending: Ending, owner: Owner, gaps: list[Gap], uid: str, scope: str) -> Event:
     name, first = owner.name if owner else "files", gaps[0]
     kinds = sorted({gap.what for gap in gaps})
     permissions = sorted({gap.permission for gap in gaps} - {""})
-    details = [f"reason: {first.reason}", *dict.fromkeys(f"detail: {gap.detail}" for gap in gaps)]
+    reasons = ", ".join(sorted({gap.reason.value for gap in gaps}))
+    details = [f"reason: {reasons}", *dict.fromkeys(f"detail: {gap.detail}" for gap in gaps)]
     details += [f"permission: {permission}" for permission in permissions]
     said = first.sentence if len(kinds) == 1 else f"{', '.join(kinds)} in namespace {first.namespace} could not be read"
     place, by_policy = _place(owner), all(gap.by_policy for gap in gaps)
     found = _unread(ending, GAP, uid, place, f"{name}: {said}", details, severity=_MEDIUM, by_policy=by_policy)
     namespace = "" if first.namespace == "*" else first.namespace
     kind = kinds[0] if len(kinds) == 1 else "lists"
-    resource: Event = {"uid": bounded(f"{scope_of(owner)}|{kind}/{namespace}/*"), "name": "*", "type": kind}
+    resource: Event = {"uid": bounded(f"{scope}|{kind}/{namespace}/*"), "name": "*", "type": kind}
     if namespace:
         resource["namespace"] = namespace
     found["resources"] = [resource, *([_resource(owner)] if isinstance(owner, Cluster) else [])]
-    found["unmapped"] = {"reason": first.reason, "by_policy": by_policy, "kinds": kinds}
+    found["unmapped"] = {"reason": reasons, "by_policy": by_policy, "kinds": kinds}
     if permissions:
         found["remediation"] = {"desc": f"Grant {', '.join(permissions)}."}
         found["unmapped"]["permission"] = ", ".join(permissions)

@@ -93,8 +93,11 @@ class Place(NamedTuple):
 
 
 def milliseconds(time: datetime) -> int:
-    """Since 1970, in UTC: what OCSF calls timestamp_t."""
-    return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+    """Since 1970, in UTC: what OCSF calls timestamp_t. Never beyond the year 9999, which is as far as many go."""
+    return min(round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000), _LAST_TIME)
+
+
+_LAST_TIME = 253_402_300_799_999
 
 
 @lru_cache(maxsize=16)

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from scanner.history.outbox import AS_IT_IS, Letter
@@ -17,7 +18,7 @@ from scanner.sinks import Packed, Refused, Sink, Unavailable, Unusable
 PATIENCE = 300.0  # seconds for which a receiver may be away
 _BACKOFF, _LONGEST_WAIT = 1.0, 60.0
 _PAGE = 500  # events read at once
-_BLIND = 20  # events that may be refused one by one before anything was taken: then something else is wrong
+_BLIND = 20  # events that may be refused one after the other: then something else is wrong
 _LONGEST_REASON = 500
 
 
@@ -53,6 +54,7 @@ class Delivery:
     problem: str = ""
     _after: int = 0
     _left: list[Letter] = field(default_factory=list)  # read and not sent
+    _in_a_row: int = 0  # events that were refused since one was taken
     _away_since: float | None = None
 
     def run(self) -> None:
@@ -81,6 +83,9 @@ class Delivery:
                 packed = self._pack(letter)
             except Damaged as error:
                 damaged[letter.number] = str(error)
+                packed = None
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+                damaged[letter.number] = f"cannot be written for this sink: {type(error).__name__}"
                 packed = None
             if packed and batch and size + len(packed.body) > self.sink.most_bytes:
                 break
@@ -116,11 +121,16 @@ class Delivery:
                 return
             refused = {batch[0].packed.uid: str(error)}
         bad = {number: refused[packed.uid][:_LONGEST_REASON] for number, packed in batch if packed.uid in refused}
-        self._settle([number for number, _ in batch if number not in bad], bad)
-        self.sent += len(batch) - len(bad)
+        taken = [number for number, _ in batch if number not in bad]
+        room = len(bad) if taken else _BLIND - self._in_a_row
+        why = next(iter(bad.values()), "")
+        bad = dict(islice(bad.items(), room))
+        self._settle(taken, bad)
+        self._in_a_row = 0 if taken else self._in_a_row + len(bad)
+        self.sent += len(taken)
         self.show(self.sent)
-        if bad and not self.sent and self.refused >= _BLIND:
-            raise _Stopped(f"refuses everything: {next(iter(bad.values()))}")
+        if self._in_a_row >= _BLIND:
+            raise _Stopped(f"refuses everything: {why}")
 
     def _attempt(self, batch: Sequence[_Parcel]) -> dict[str, str]:
         attempts = 0
@@ -141,7 +151,7 @@ class Delivery:
         if self._away_since is None:
             self._away_since = now
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - it is no secret
-        wait = error.wait if error.wait is not None else min(_LONGEST_WAIT, _BACKOFF * 2**attempts) * jitter
+        wait = max(error.wait or 0.0, min(_LONGEST_WAIT, _BACKOFF * 2**attempts) * jitter)
         if now + wait > self._away_since + self.patience:
             raise _Stopped(str(error))
         if self.stop.wait(wait):
