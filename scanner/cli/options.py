@@ -106,10 +106,10 @@ class Reporting:
     ] = None
     history: Annotated[
         str | None,
-        option(help="File that remembers findings, to tell what is new: PATH, or off (default).", panel="Report"),
+        option(help="File that remembers findings, to tell what is new: PATH or off.", panel="Report"),
     ] = None
     deliver: Annotated[
-        bool, option("--deliver", help="Tell the configuration's sinks what changed.", panel="Report")
+        bool, option("--deliver", help="Tell the sinks of the configuration what changed.", panel="Report")
     ] = False
     fail_on_new: Annotated[
         Severity | None, option(help="Exit 1 if something fails that did not before.", panel="Report")
