@@ -7,6 +7,7 @@ import ipaddress
 import math
 import os
 import random
+import re
 import ssl
 import time
 from collections.abc import Mapping
@@ -30,7 +31,10 @@ _CONNECT_TIMEOUT = 10.0
 _WHOLE_ANSWER = 4  # times the read time-out: what a server that sends a byte now and then may take
 _HEADERS = 256 * 1024  # bytes that an answer may have beside its body
 _STEP = 1024 * 1024
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*", re.IGNORECASE | re.ASCII)
 _TRANSIENT = {429: GapReason.THROTTLED} | dict.fromkeys((502, 503, 504), GapReason.SERVER_ERROR)
+_NO_LOGIN = "Tunnel connection failed: 407"  # as http.client says it
 _REASONS = {401: GapReason.FORBIDDEN, 403: GapReason.FORBIDDEN, 404: GapReason.NOT_FOUND} | _TRANSIENT
 
 
@@ -64,6 +68,7 @@ class Answer:
     status: int
     headers: Mapping[str, str]  # names in any case
     body: bytes
+    whole: bool = True  # False where the body was left out
 
 
 def is_address(host: str) -> bool:
@@ -79,11 +84,16 @@ def is_loopback(host: str) -> bool:
     return is_address(host) and ipaddress.ip_address(host).is_loopback
 
 
+def is_host(host: str) -> bool:
+    """Whether that can be the host of a URL: an address, or a name that DNS takes (RFC 1035, section 2.3.4)."""
+    return is_address(host) or bool(_NAME.fullmatch(host.removesuffix(".")) and len(host) < 255)
+
+
 def check_url(url: str) -> str:
     """https://host[:port], or http to an address of this machine; raises UsageError."""
     try:
         parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0 and not (parts.path.strip("/") or parts.query)
+        usable = is_host(parts.hostname or "") and parts.port != 0 and not (parts.path.strip("/") or parts.query)
     except ValueError:
         usable = False
     shown = plain(url.rpartition("@")[2])[:100]  # before it may be a password
@@ -111,20 +121,30 @@ class Http:
         for manager in self._managers.values():
             manager.clear()
 
-    def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, *, most: int) -> Answer:
-        """The answer, of whatever status, with a body of at most `most` bytes. Raises HttpError.
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        most: int,
+        whole: bool = True,
+    ) -> Answer:
+        """The answer, of whatever status, with a body of at most `most` bytes. Raises HttpError, also for a body that
+        is longer, or encoded; unless `whole` is False: then such a body is left out.
 
         429, 502 to 504 and broken connections are tried again, never past the deadline: so nothing may be asked that
         must not be done twice.
         """
         for attempt in range(1, self._attempts):
             try:
-                return self._ask_once(method, url, headers, body, most)
+                return self._ask_once(method, url, headers, body, most, whole)
             except HttpError as error:
                 if not error.retry:
                     raise
                 self._wait(attempt, error)
-        return self._ask_once(method, url, headers, body, most)
+        return self._ask_once(method, url, headers, body, most, whole)
 
     def _wait(self, attempt: int, error: HttpError) -> None:
         seconds = error.wait or _BACKOFF * 2 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - only jitter
@@ -133,13 +153,17 @@ class Http:
             raise error
         self.sleep(seconds)
 
-    def _ask_once(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, most: int) -> Answer:
-        answer = self._exchange(method, url, headers, body, most)
+    def _ask_once(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, most: int, whole: bool
+    ) -> Answer:
+        answer = self._exchange(method, url, headers, body, most, whole)
         if answer.status in _TRANSIENT:
             raise refusal(url, answer)
         return answer
 
-    def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, most: int) -> Answer:
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, most: int, whole: bool
+    ) -> Answer:
         from urllib3 import Timeout
         from urllib3.exceptions import HTTPError
 
@@ -162,7 +186,7 @@ class Http:
                 preload_content=False,
                 decode_content=False,
             )
-            return Answer(response.status, response.headers, _body(response, most))
+            return _answer(response, most, whole)
         except HTTPError as error:
             raise _failure(url, error) from error
         except Endless as error:
@@ -183,6 +207,15 @@ class Http:
             manager.pool_classes_by_scheme = pool_classes(manager.pool_classes_by_scheme, lambda: self._limit)
             self._managers[origin] = manager
         return self._managers[origin]
+
+
+def _answer(response: Any, most: int, whole: bool) -> Answer:
+    try:
+        return Answer(response.status, response.headers, _body(response, most))
+    except (Endless, ValueError) as error:
+        if whole or (isinstance(error, Endless) and error.slow):
+            raise
+        return Answer(response.status, response.headers, b"", whole=False)
 
 
 def _body(response: Any, most: int) -> bytes:
@@ -255,6 +288,8 @@ def _failure(url: str, error: Exception) -> HttpError:
     host = _host(url)
     if isinstance(error, exceptions.ProxyError):
         detail = f"{host} cannot be reached through the proxy: {plain(str(error.original_error))}"
+        if _NO_LOGIN in detail:
+            return HttpError(GapReason.NOT_CONFIGURED, detail, 407)
         return HttpError(GapReason.UNREACHABLE, detail)
     if isinstance(error, exceptions.SSLError):
         why = error.args[0] if error.args else error

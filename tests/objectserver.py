@@ -18,7 +18,11 @@ from urllib.parse import unquote
 
 from registryserver import Reply, Request, Server
 
-CREATED = (("ETag", '"0x8D"'), ("Last-Modified", "Tue, 01 Sep 2026 12:30:15 GMT"))
+SEEN = ("Last-Modified", "Tue, 01 Sep 2026 12:30:15 GMT")
+BLOB, OBJECT = (
+    (("ETag", '"0x8DBC0A"'), SEEN),
+    (("ETag", '"5d41402abc"'), ("x-goog-generation", "1788265815123456"), SEEN),
+)
 
 
 @dataclass
@@ -56,7 +60,7 @@ class ObjectServer:
         if name in self.objects:
             return failure(409, "BlobAlreadyExists") if azure else failure(412, "PreconditionFailed")
         self.objects[name] = request.body
-        return Reply(201 if azure else 200, b"", CREATED)
+        return Reply(201, b"", BLOB) if azure else Reply(200, b"", OBJECT)
 
 
 def failure(status: int, code: str) -> Reply:

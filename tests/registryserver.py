@@ -91,7 +91,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(reply.data)
 
-            do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - so that a write is seen
+            do_CONNECT = do_POST = do_PUT = do_DELETE = do_GET  # noqa: N815 - so that a write is seen
 
             def log_message(self, *_: object) -> None:
                 pass

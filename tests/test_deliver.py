@@ -304,7 +304,10 @@ def test_no_secret_is_kept_or_said(folder):
     [
         ("{}", "there is nobody to deliver to"),
         ("sinks: [{splunk: {url: 'http://example.com'}}]", "never sent unencrypted"),
-        ("sinks: [{splunk: {url: 'https://example.com', token_env: NONE}}]", "set the environment variable NONE"),
+        (
+            "sinks: [{splunk: {url: 'https://example.com', token_env: NONE}}]",
+            "the environment variable that token_env names",
+        ),
         ("sinks: [{webhook: {url: 'https://a'}}, {webhook: {url: 'https://b'}}]", "two sinks are called webhook"),
         ("sinks: [{name: x}]", "exactly one of the keys splunk, sentinel"),
         ("sinks: [{splunk: {url: 'https://a', token: secret}}]", "unknown field `token`"),

@@ -2,12 +2,15 @@
 the real obstore over sockets."""
 
 import builtins
+import errno
 import gzip
+import hashlib
 import json
 import os
 import re
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import boto3
@@ -137,6 +140,18 @@ def test_a_disk_that_is_full_may_have_room_later(tmp_path, monkeypatch):
     assert len(files(tmp_path)) == 1
 
 
+@pytest.mark.parametrize(("code", "kind"), [(errno.EROFS, Unusable), (errno.ELOOP, Unusable), (errno.EIO, Unavailable)])
+def test_what_a_file_system_says(tmp_path, monkeypatch, code, kind):
+    sink = local(tmp_path)
+
+    def failing(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(kind, match=os.strerror(code)):
+        sink.send(two(sink))
+
+
 def test_hostile_events(tmp_path):
     sink = local(tmp_path)
     hostile = finding_event(finding(message="\ud800\n" + "x" * 90_000, scan_id=SCAN))
@@ -213,11 +228,15 @@ def test_s3(moto, monkeypatch):
         s3(url="s3://absent").send(batch)
 
 
+def took(request):
+    return Reply(200, b"", (("ETag", f'"{hashlib.md5(request.body).hexdigest()}"'),))
+
+
 @pytest.fixture
 def stub(monkeypatch):
-    """S3 that answers what it is told to."""
-    answers = [Reply(200, b"", (("ETag", '"x"'),))]
-    with Server(lambda _: answers[0]) as server:
+    """S3 that answers what it is told to, None for what it would."""
+    answers = [None]
+    with Server(lambda request: answers[0] or took(request)) as server:
         server.answers = answers
         aws(monkeypatch, server.url)
         yield server
@@ -253,13 +272,16 @@ ANSWERS = [
     (failure(401, "AuthenticationFailed"), Unusable, "AuthenticationFailed"),
     (failure(400, "ExpiredToken"), Unusable, "log in again"),
     (failure(400, "InvalidRequest"), Unusable, "InvalidRequest"),
-    (Reply(301), Unusable, "another region"),
+    (Reply(301), Unusable, "redirect, which is not followed: it is in another region"),
+    (Reply(304), Unusable, "redirect (304)"),
+    (Reply(302, b"", (("Location", "/login"),)), Unusable, "redirect (302)"),
+    (Reply(307, b"", (("Location", "/login"),)), Unusable, "redirect (307)"),
     (failure(408, "RequestTimeout"), Unavailable, "RequestTimeout"),
     (failure(429, "SlowDown"), Unavailable, "SlowDown"),
     (failure(500, "InternalError"), Unavailable, "InternalError"),
     (failure(503, "SlowDown"), Unavailable, "SlowDown"),
     (Reply(503, b"<html>"), Unavailable, "503"),
-    (Reply(200, b""), Unavailable, ""),  # no ETag: of something else
+    (Reply(200, b""), Unusable, "as no object store does"),  # no ETag: of something else
 ]
 
 
@@ -282,6 +304,47 @@ def test_what_s3_says(stub, answer, kind, words):
     stub.answers[0] = answer
     check(s3(), kind, words)
     assert len(stub.requests) == 1
+
+
+def test_a_prefix_is_no_answer(stub):
+    stub.answers[0] = Reply(503)
+    check(s3(url="s3://acme-events/error-following-redirect"), Unavailable, "503")
+
+
+PAGES = [
+    Reply(200, b"<html>log in", (("ETag", '"x"'), ("Content-Type", "text/html"))),
+    Reply(200, b"<html>log in", (("ETag", '"5d41402abc4b2a76b9719d911017c592"'),)),
+    Reply(202, b"", (("ETag", '"x"'),)),
+    Reply(204, b"", (("ETag", '"x"'), ("x-amz-version-id", "v1"))),
+    Reply(206, b"", (("ETag", 'W/"x"'),)),
+]
+
+
+def logged_in(page):
+    """Who has to log in first is sent to a page, which obstore asks for."""
+    return lambda request: page if request.path == "/login" else Reply(303, b"", (("Location", "/login"),))
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize("kind", ["s3", "azure", "google"])
+def test_what_is_no_object_store_takes_nothing(request, kind, redirected, page):
+    server = request.getfixturevalue({"s3": "stub", "azure": "blobs", "google": "buckets"}[kind])
+    sink = {"s3": s3, "azure": azure, "google": google}[kind]()
+    server = getattr(server, "server", server)
+    server.answer = logged_in(page) if redirected else lambda _: page
+    check(sink, Unusable, "as no object store does: something else answers")
+
+
+def test_s3_with_a_kms_key_has_etags_that_prove_nothing(stub):
+    """It finds there what it took, so the second answer proves the first."""
+    encrypted = Reply(200, b"", (("ETag", '"5d41402abc4b2a76b9719d911017c592"'),))
+    answers = iter([encrypted, failure(412, "PreconditionFailed"), encrypted, Reply(503)])
+    stub.answer = lambda _: next(answers)
+    check(s3(), None, "")
+    assert len(stub.requests) == 2
+    assert stub.requests[0].path == stub.requests[1].path
+    check(s3(), Unavailable, "503")  # later, it is there
 
 
 def test_few_attempts_of_its_own(stub, monkeypatch):
@@ -313,6 +376,24 @@ def test_s3_without_credentials(stub, monkeypatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     check(s3(), Unusable, "no AWS credentials")
     assert stub.requests == []
+
+
+@pytest.mark.parametrize("problem", ["AccessDenied", "InvalidIdentityToken", "missing", "a directory"])
+def test_a_web_identity_that_does_not_work(stub, monkeypatch, tmp_path, problem):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    file = tmp_path / "token"
+    refused = problem in ("AccessDenied", "InvalidIdentityToken")
+    if refused:
+        file.write_text("eyJhbGciOiJub25lIn0.e30.x")
+    elif problem == "a directory":
+        file.mkdir()
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/findings")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(file))
+    body = f"<ErrorResponse><Error><Code>{problem}</Code><Message>no</Message></Error></ErrorResponse>"
+    stub.answers[0] = Reply(400, body.encode(), (("Content-Type", "text/xml"),))
+    check(s3(), Unusable, {"missing": "No such file", "a directory": "Is a directory"}.get(problem, problem))
+    assert [r.path for r in stub.requests] == (["/"] if refused else [])  # of STS
 
 
 def test_where_s3_is(monkeypatch):
@@ -461,7 +542,7 @@ def test_the_policy_and_the_configuration_are_those_of_one_bucket(stub, tmp_path
 @pytest.mark.parametrize(
     "url",
     [
-        *("", "acme-events", "/var/log/events", "s3:acme", "s3://", "s3:///a", "s3://UP", "ftp://acme/a"),
+        *("acme-events", "/var/log/events", "s3:acme", "s3://", "s3:///a", "s3://UP", "ftp://acme/a"),
         *("s3://acme/a//b", "s3://acme/../b", "s3://acme/a/./b", "s3://acme/a%2fb", "s3://acme/a b", "s3://acme/é"),
         *(
             "http://acme.blob.core.windows.net/events",
@@ -473,6 +554,7 @@ def test_the_policy_and_the_configuration_are_those_of_one_bucket(stub, tmp_path
             "https://acme.blob.core.windows.net/events?sig=secret",
             "https://user:secret@acme.blob.core.windows.net/events",
         ),
+        *("file:///%2e%2e", "file:///a/../..", "file:///.", "file:///a%00", "file:///\ud800"),
         *("gs://acme?secret", "gs://secret@acme", "s3://[acme/secret", "file://", "file:///", "file://host/a"),
     ],
 )
@@ -488,6 +570,8 @@ def test_urls_that_cannot_be_used(url):
         ({"url": "s3://acme"}, "name the bucket's region"),
         ({"url": "s3://acme", "region": REGION, "aws_profile": "absent"}, "absent"),
         ({"url": "s3://acme", "region": "eu west"}, "objects: "),
+        ({"url": "s3://acme", "region": "eu-west1"}, "'eu-west1' is no region: eu-west-1 is one"),
+        ({"url": "s3://acme", "region": "SECRET"}, "is no region"),
         ({"url": GOOGLE, "region": REGION}, "go with s3:// alone"),
         ({"url": AZURE, "aws_profile": "p"}, "go with s3:// alone"),
     ],
@@ -496,6 +580,10 @@ def test_settings_that_cannot_be_used(monkeypatch, settings, words):
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     with pytest.raises(ConfigError, match=re.escape(words)):
         open_sink(ObjectsSink(**settings))
+
+
+def test_regions_of_others_have_other_names(stub):
+    assert s3(region="auto").send([]) == {}
 
 
 def test_variables_that_cannot_be_used(monkeypatch):
@@ -517,6 +605,7 @@ def test_a_proxy_with_a_password_that_would_be_shown(monkeypatch):
         ("s3://acme", "obstore", "objects,aws"),
         ("s3://acme", "boto3", "objects,aws"),
         (AZURE, "azure", "objects,azure"),
+        (AZURE, "msal", "objects,azure"),
         (GOOGLE, "google", "objects,gcp"),
     ],
 )
@@ -528,6 +617,8 @@ def test_without_the_libraries(monkeypatch, url, package, extra):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return there(name, *args, **kwargs)
 
+    for name in [name for name in sys.modules if name.startswith("azure.identity")]:  # what has msal already
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr(builtins, "__import__", absent)
     with pytest.raises(ConfigError, match=re.escape(f"pip install 'kubeposture[{extra}]'")):
         open_sink(ObjectsSink(url=url))

@@ -14,7 +14,7 @@ import pytest
 from events import closed, of_scans
 from hubserver import ACCOUNT, EXTERNAL_ID, OTHER, REGION, ROLE, HubServer
 from hypothesis import HealthCheck, given, settings
-from registryserver import Reply
+from registryserver import Reply, Server
 from test_ocsf import HOSTILE, MS, NOW, TEXTS, ended, event_of, finding, gap
 from test_ocsf import cluster as scanned_cluster
 
@@ -417,13 +417,26 @@ def failed(*entries, count=None):
 def test_all_that_were_refused_are_told_with_the_reason(sink, hub):
     batch = three(sink)
     hub.answers = [
-        failed(("kp1_0", "InvalidInput", "data.Title is wrong\x1b[2J"), ("kp1_2", "FindingSizeExceeded", "too large"))
+        failed(("kp1_0", "InvalidInput", "data.Title is wrong\x1b[2J"), ("kp1_2", "ValidationException", "too large"))
     ]
     assert sink.send(batch) == {
         batch[0].uid: "InvalidInput: data.Title is wrong [2J",
-        batch[2].uid: "FindingSizeExceeded: too large",
-        batch[3].uid: "FindingSizeExceeded: too large",
+        batch[2].uid: "ValidationException: too large",
+        batch[3].uid: "ValidationException: too large",
     }
+
+
+UNKNOWN = [
+    *("ServiceUnavailableException", "ThrottledException", "RequestLimitExceeded", "SlowDown", "InternalFailure"),
+    "SomethingNew",
+]
+NO_ACCESS = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "UnrecognizedClientException",
+]
 
 
 def error(code, type, message="it is so"):
@@ -437,9 +450,16 @@ def error(code, type, message="it is so"):
         (failed(("kp1_0", "InvalidInput", "x"), ("kp1_1", "InternalFailure", "x")), Unavailable, "InternalFailure"),
         (failed(("kp1_1", "ConcurrentUpdateError", "x")), Unavailable, "ConcurrentUpdateError"),
         (failed(("kp1_1", "InvalidInput", "x"), count=2), Refused, "refused 2 findings, and names 1"),
-        (failed(count=1), Refused, "refused 1 findings, and names 0"),
+        (failed(count=1), Unavailable, "refused 1 findings, and does not say why"),
         (failed(("kp1_9", "InvalidInput", "x")), Refused, "without saying which"),
         (Reply(200, {}), Unavailable, "does not say what has failed"),
+        (Reply(200, {"FailedCount": 0}), Unavailable, "does not say what has failed"),
+        (Reply(200, {"FailedCount": 0, "SuccessCount": None}), Unavailable, "does not say what has failed"),
+        (Reply(200, {"FailedCount": 1, "SuccessCount": 2, "FailedFindings": ["x"]}), Unavailable, ""),
+        (Reply(200, {"FailedCount": 0, "SuccessCount": 0}), Unavailable, "took 0 and refused 0"),
+        (Reply(200, {"FailedCount": 0, "SuccessCount": 2}), Unavailable, "sent 3 findings, and says that it took 2"),
+        *((failed(("kp1_0", "InvalidInput", "x"), ("kp1_1", code, "x")), Unavailable, code) for code in UNKNOWN),
+        *((failed(("kp1_0", "InvalidInput", "x"), ("kp1_1", code, "x")), Unusable, code) for code in NO_ACCESS),
         (Reply(200, b"<html>"), Unavailable, ""),
         (error(401, "InvalidAccessException"), Unusable, "not enabled for account 111122223333 in eu-west-1"),
         (error(403, "AccessDeniedException"), Unusable, "needed: securityhub:BatchImportFindings"),
@@ -483,6 +503,45 @@ def test_no_credentials(hub, sink, monkeypatch):
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(Unusable, match="no AWS credentials"):
         open_sink(SecurityHubSink()).send(batch)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("missing", "No such file"), ("directory", "Is a directory")])
+def test_a_web_identity_that_cannot_be_read(hub, monkeypatch, tmp_path, kind, words):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "directory").mkdir()
+    monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / kind))
+    found = open_sink(SecurityHubSink())
+    with pytest.raises(Unusable, match=f"no AWS credentials: {words}"):
+        found.send(packed(found, event_of()))
+    assert hub.server.requests == []
+
+
+def test_a_web_identity_that_is_refused(hub, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "token").write_text("eyJhbGciOiJub25lIn0.e30.x")
+    body = (
+        b"<ErrorResponse><Error><Code>InvalidIdentityToken</Code><Message>No provider</Message></Error></ErrorResponse>"
+    )
+    with Server(lambda _: Reply(400, body, (("Content-Type", "text/xml"),))) as sts:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", sts.url)
+        monkeypatch.setenv("AWS_ROLE_ARN", ROLE)
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+        found = open_sink(SecurityHubSink())
+        with pytest.raises(Unusable, match="AWS does not accept these credentials"):
+            found.send(packed(found, event_of()))
+
+
+def test_a_proxy_that_wants_a_login(hub, monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    with Server(lambda _: Reply(407)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@{proxy.host}")
+        found = open_sink(SecurityHubSink())
+        with pytest.raises(Unusable, match="check the login of the proxy") as caught:
+            found.send(packed(found, event_of()))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_nothing_else_may_be_written(sink, hub):
@@ -529,6 +588,9 @@ def test_region(hub, monkeypatch, named, variable):
         ({"region": REGION, "aws_profile": "absent"}, "absent"),
         ({"region": REGION, "role_arn": "findings"}, "is no role"),
         ({"region": REGION, "external_id": "x"}, "goes with role_arn"),
+        ({"region": REGION, "role_arn": ROLE, "external_id": "x"}, "external_id has 2 to 1224"),
+        ({"region": REGION, "role_arn": ROLE, "external_id": "x" * 1225}, "external_id has 2 to 1224"),
+        ({"region": REGION, "role_arn": ROLE, "external_id": "ä b"}, "external_id has 2 to 1224"),
     ],
 )
 def test_settings_that_cannot_be_used(hub, monkeypatch, given, words):

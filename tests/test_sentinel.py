@@ -105,7 +105,12 @@ def test_stream_declares_what_the_table_has():
     [flow] = DCR["properties"]["dataFlows"]
     assert (flow["streams"], flow["outputStream"], flow["transformKql"]) == ([name], STREAM, "source")
     assert flow["destinations"] == [d["name"] for d in DCR["properties"]["destinations"]["logAnalytics"]]
-    assert name == STREAM == SentinelSink("", "").stream == f"Custom-{TABLE['properties']['schema']['name']}"
+    assert (
+        name
+        == STREAM
+        == SentinelSink("https://a.example", RULE).stream
+        == f"Custom-{TABLE['properties']['schema']['name']}"
+    )
 
 
 def test_names_of_columns_are_allowed():
@@ -397,6 +402,24 @@ def test_an_authority_that_is_not_trusted(azure, sink, monkeypatch):
     stranger.close()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": 400, "message": "x"},
+        {"code": "X", "message": {"a": 1}},
+        {"code": ["X"], "message": 5},
+        {"code": {"a": 1}},
+        {"code": None, "message": None},
+    ],
+)
+@pytest.mark.parametrize(("status", "kind"), [(400, Refused), (403, Unusable), (500, Unavailable)])
+def test_an_error_that_is_no_text(azure, sink, error, status, kind):
+    answer = body(json.dumps({"error": error}).encode(), code=status)
+    azure.inject("/streams/", answer, times=1)
+    with pytest.raises(kind, match=f"answered {status}"):
+        sink.send(pack(*events()))
+
+
 def test_no_login(azure, monkeypatch):
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
     sink = open_sink(SentinelSink(azure.url, RULE))
@@ -465,7 +488,8 @@ def test_a_fault_of_our_own_is_not_taken_for_azures(sink, monkeypatch):
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["", "kubeposture-x.westeurope-1.ingest.monitor.azure.com", "http://a.example", "http://127.0.0.1:1", "https://",
+    ["https://a..b", "https://h%00.x", "https://*.x",
+     "kubeposture-x.westeurope-1.ingest.monitor.azure.com", "http://a.example", "http://127.0.0.1:1", "https://",
      "https://a.example/path", "https://user:hunter2@a.example", "https://a.example\\@b", "ftp://a"],
 )  # fmt: skip
 def test_endpoints_that_cannot_be(endpoint):
@@ -474,13 +498,13 @@ def test_endpoints_that_cannot_be(endpoint):
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("rule", ["", "kubeposture", "/subscriptions/1/x", f"{RULE}/streams/x", "dcr-"])
+@pytest.mark.parametrize("rule", ["kubeposture", "/subscriptions/1/x", f"{RULE}/streams/x", "dcr-"])
 def test_rules_that_cannot_be(rule):
     with pytest.raises(ConfigError, match="rule is the immutable id"):
         open_sink(SentinelSink("https://a.example", rule))
 
 
-@pytest.mark.parametrize("stream", ["", "Kubeposture_CL", "Custom-a/b", "Custom-a?b"])
+@pytest.mark.parametrize("stream", ["Kubeposture_CL", "Custom-a/b", "Custom-a?b"])
 def test_streams_that_cannot_be(stream):
     with pytest.raises(ConfigError, match="stream is one that the data collection rule declares"):
         open_sink(SentinelSink("https://a.example", RULE, stream=stream))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,7 @@ from scanner.sinks.settings import SplunkSink
 PAGE = (Path(__file__).parent.parent / "docs/splunk.md").read_text()
 TOKEN = "5a0f9c1e-hec-token"
 GOOD = {TOKEN: Token(("main", "kubeposture"))}
+GZIP = (("Content-Encoding", "gzip"),)
 ACKS = {TOKEN: Token(acks=True)}
 
 
@@ -198,10 +200,14 @@ def test_addresses(base, tail):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("", "no address"),
         ("splunk.example:8088", "no address"),
         ("https://", "no address"),
         ("https://a:0", "no address"),
+        ("https://a..b", "no address"),
+        ("https://h%00.x", "no address"),
+        ("https://*.example", "no address"),
+        (f"https://{'a' * 64}.example", "no address"),
+        (f"https://{'a.' * 127}example", "no address"),
         ("https://a:99999", "no address"),
         ("https://a b", "no address"),
         ("https://ä.example", "no address"),
@@ -236,6 +242,29 @@ def test_unusable_tokens(value, monkeypatch):
     with pytest.raises(ConfigError, match="the token of sink splunk") as caught:
         opened("https://a.example", token_env="OTHER")
     assert TOKEN not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["token_env", "token_file"])
+@pytest.mark.parametrize("value", [TOKEN, TOKEN.replace("-", "_"), f"\u202e{TOKEN}", f"{TOKEN}\0"])
+def test_a_token_in_place_of_a_name_is_not_shown(key, value):
+    with pytest.raises(ConfigError, match=f"{key} names") as caught:
+        opened("https://a.example", **{key: value})
+    assert "hec" not in str(caught.value)
+
+
+def test_the_usual_variable_is_named(monkeypatch):
+    monkeypatch.delenv("SPLUNK_HEC_TOKEN")
+    with pytest.raises(ConfigError, match="set the environment variable SPLUNK_HEC_TOKEN, or"):
+        opened("https://a.example")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "device"])
+def test_a_token_of_what_is_no_file(tmp_path, kind):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    file = "/dev/zero" if kind == "device" else tmp_path / kind
+    with pytest.raises(ConfigError, match="no regular file"):
+        opened("https://a.example", token_file=str(file))
 
 
 def test_the_token_is_not_shown():
@@ -300,8 +329,14 @@ def test_every_code_with_every_status(code, status):
         (Reply(502), Unavailable, "answered 502"),
         (Reply("hang"), Unavailable, "did not answer in time"),
         (Reply("reset"), Unavailable, "broke off"),
-        (Reply(200, b"x" * 400_000), Unavailable, "127.0.0.1"),
-        (Reply(200, b"x", (("Content-Encoding", "gzip"),)), Unavailable, "cannot be read"),
+        (Reply(200, b"x" * 70_000), Unusable, "as no HTTP Event Collector does"),
+        (Reply(200, b"x" * 400_000), Unusable, "as no HTTP Event Collector does"),
+        (Reply(200, b"x", GZIP), Unusable, "as no HTTP Event Collector does"),
+        (Reply(200, b'{"code":0,"x":' + b"[" * 30_000 + b"]" * 30_000 + b"}"), Unusable, "as no HTTP Event Collector"),
+        (Reply(401, b"x", GZIP), Unusable, "check the token"),
+        (Reply(403, b"x" * 400_000), Unusable, "check the token, and what it may do"),
+        (Reply(413, b"x", GZIP), Refused, "answered 413"),
+        (Reply(503, b"x", GZIP), Unavailable, "answered 503"),
     ],
 )
 def test_other_answers(reply, kind, said, events, monkeypatch):

@@ -130,14 +130,16 @@ def test_secrets_of_files(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"token_env": "ABSENT"}, "the token of sink webhook: set the environment variable ABSENT"),
-        ({"secret_env": "ABSENT"}, "the secret of sink webhook: set the environment variable ABSENT"),
-        ({"secret_file": "absent"}, "the secret of sink webhook: absent cannot be read"),
+        ({"token_env": "hunter2"}, "the token of sink webhook: set the environment variable that token_env names"),
+        ({"secret_env": "hunter2"}, "the secret of sink webhook: set the environment variable that secret_env names"),
+        ({"secret_file": "hunter2"}, "the secret of sink webhook: the file that secret_file names cannot be read"),
         ({"token_env": "HOOK_SECRET"}, "give the token alone"),
         ({"url": "http://hooks.example/hunter2"}, "http://hooks.example: findings are never sent unencrypted"),
         ({"url": "https://me:hunter2@hooks.example"}, "https://hooks.example: a url is used without a login"),
         ({"url": "https://hooks.example/#hunter2"}, "https://hooks.example: a url is used without a login"),
         ({"url": "hunter2"}, "no address"),
+        ({"url": "https://a..b/hunter2"}, "no address"),
+        ({"url": "https://h%00.x/hunter2"}, "no address"),
     ],
 )
 def test_what_cannot_be_opened(settings, said):
@@ -145,6 +147,15 @@ def test_what_cannot_be_opened(settings, said):
         webhook.open_sink(WebhookSink(**{"url": "https://hooks.example", **settings}))
     for hidden in (SECRET, TOKEN, "hunter2"):
         assert hidden not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["token_env", "token_file", "secret_env", "secret_file"])
+@pytest.mark.parametrize("value", ["", " "])
+def test_nothing_is_sent_unsigned_for_a_name_that_is_empty(tmp_path, key, value):
+    sink = {"webhook": {"url": "https://hooks.example", **BOTH, key: value}}
+    (tmp_path / "kubeposture.yaml").write_text(json.dumps({"sinks": [sink]}))
+    with pytest.raises(ConfigError, match=f"{key} is empty"):
+        config.load(tmp_path / "kubeposture.yaml")
 
 
 def test_a_path_and_a_query_are_kept():
@@ -164,6 +175,63 @@ def test_secrets_are_not_shown():
 @pytest.mark.parametrize("status", [200, 201, 202, 204])
 def test_taken(status):
     sent(Receiver(replies=[Reply(status, b"<html>")]), one())
+
+
+HTML, GZIP = (("Content-Type", "text/html; charset=utf-8"),), (("Content-Encoding", "gzip"),)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"x" * 70_000),
+        Reply(200, b"x" * 400_000),  # more than is read
+        Reply(200, b"\x1f\x8b\x08", GZIP),
+        Reply(200, b"ok", HTML),  # as many frameworks call whatever they are given
+        Reply(200, b"", HTML),
+        Reply(204, b"", HTML),
+    ],
+)
+def test_the_status_counts_whatever_comes_with_it(reply):
+    sent(Receiver(replies=[reply]), one())
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(200, b"\n<!DOCTYPE html><title>log in", HTML),
+        Reply(200, b"\xef\xbb\xbf<html>", (("Content-Type", "application/xhtml+xml"),)),
+        Reply(200, b"<html>" + b"x" * 70_000, HTML),
+        Reply(200, b"\x1f\x8b\x08", HTML + GZIP),
+        Reply(206, b"part"),
+    ],
+)
+def test_a_page_is_no_receipt(reply):
+    error = failure(Unusable, Receiver(replies=[reply]), one(), path="/in?s=1")
+    assert "check the url" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind", "words"),
+    [
+        (Reply(401, b"x", GZIP), Unusable, "answered 401: check the token"),
+        (Reply(403, b"x" * 100_000), Unusable, "answered 403: check the token"),
+        (Reply(403, b"x" * 400_000), Unusable, "answered 403: check the token"),
+        (Reply(413, b"x", GZIP), Refused, "answered 413"),
+        (Reply(502, b"x" * 400_000), Unavailable, "answered 502"),
+    ],
+)
+def test_refusals_are_understood_whatever_comes_with_them(reply, kind, words):
+    assert words in str(failure(kind, Receiver(replies=[reply]), one()))
+
+
+def test_a_proxy_that_wants_a_login(monkeypatch):
+    with Server(lambda _: Reply(407)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:hunter2@{proxy.host}")
+        sink = webhook.open_sink(WebhookSink("https://hooks.example/in"))
+        with pytest.raises(Unusable, match=r"407.*check the login of the proxy") as caught:
+            sink.send(packed(sink, one()))
+        sink.close()
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 307, 308, 401, 402, 403, 404, 405, 406, 407, 410, 415, 418, 451])

@@ -60,11 +60,16 @@ _REASONS = {
         *("RequestLimitExceeded", "RequestThrottled", "RequestThrottledException", "SlowDown"),
     ),
 }
+REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-\d{1,2}")
 _NOT_ENABLED = frozenset({"UnrecognizedClientException", "InvalidClientTokenId", "OptInRequired"})
-_UNKNOWN = _NOT_ENABLED | {"AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
+_UNKNOWN = _NOT_ENABLED | {
+    *("AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidIdentityToken", "SignatureDoesNotMatch")
+}
 # One sentence for every call, whatever each service says, so that the gaps can be told as one.
 EXPIRED = "the AWS credentials have expired: log in again, with a session that lasts longer than the scan"
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "RequestExpired"})
+# Codes that are about who asks, and not about what is asked for.
+NO_ACCESS = _UNKNOWN | _EXPIRED | frozenset(_REASONS[GapReason.FORBIDDEN])
 _BY_POLICY = re.compile(r"explicit deny in a service control policy", re.IGNORECASE)
 
 
@@ -136,10 +141,26 @@ class AwsAccount:
 
     def credentials(self) -> Any:
         """Raises AwsError where there are none."""
-        found = self._session.get_credentials()
+        try:
+            found = self._session.get_credentials()
+        except OSError as error:
+            raise unreadable(error) from None
         if found is None:
             raise AwsError(GapReason.NOT_CONFIGURED, "no AWS credentials were found")
         return found
+
+    def keys(self) -> Any:
+        """The credentials as they are now, renewed where that is due. Raises AwsError."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            return self.credentials().get_frozen_credentials()
+        except ClientError as error:
+            raise _no_login(_failure(error, "")) from None
+        except BotoCoreError as error:
+            raise _no_answer(error) from None
+        except OSError as error:
+            raise unreadable(error) from None
 
     def sts_host(self, region: str) -> str:
         """The regional STS, by botocore's own data. Raises AwsError for a region of which it knows no partition."""
@@ -165,6 +186,8 @@ class AwsAccount:
             if endless := _endless(error):
                 raise self._too_much(endless) from None
             raise _failure(error, f"{client.meta.service_model.signing_name}:{operation}") from None
+        except OSError as error:
+            raise unreadable(error) from None
         except (*_NOT_UNDERSTOOD, ResponseParserError) as error:
             # What botocore's parsers raise for an answer of a proxy, or one of another shape.
             detail = f"the answer to {operation} is not understood ({type(error).__name__})"
@@ -207,6 +230,7 @@ class AwsAccount:
 _WHO = re.compile(
     r"arn:(?P<partition>[\w-]+):(?:iam|sts)::(?P<account>\d{12}):(?:assumed-role/(?P<role>[^/]+)/.+|[\w-]+(?:/.+)?)"
 )
+_NO_LOGIN = "Tunnel connection failed: 407"
 _NOT_UNDERSTOOD = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 # Where the names of page tokens differ from the usual ones.
@@ -261,6 +285,20 @@ def _failure(error: Any, action: str) -> AwsError:
     return AwsError(reason, detail, code=code)
 
 
+def _no_login(error: AwsError) -> AwsError:
+    """What an answer says that should have been credentials: where it is of no use, nothing but the login is wrong."""
+    if error.reason is not GapReason.BAD_DATA:
+        return error
+    why = f"AWS does not accept these credentials ({plain(error.code)})"
+    return AwsError(GapReason.NOT_CONFIGURED, why, code=error.code)
+
+
+def unreadable(error: OSError) -> AwsError:
+    """A file that the AWS configuration names, as a web identity's token. botocore wraps what comes of the network."""
+    where = f" ({plain(str(error.filename))})" if error.filename else ""
+    return AwsError(GapReason.NOT_CONFIGURED, f"no AWS credentials: {error.strerror or type(error).__name__}{where}")
+
+
 def _no_answer(error: Exception) -> AwsError:
     from botocore import exceptions as boto
 
@@ -275,6 +313,8 @@ def _no_answer(error: Exception) -> AwsError:
     )
     if isinstance(error, no_credentials):
         return AwsError(GapReason.NOT_CONFIGURED, f"no AWS credentials: {detail}")
+    if isinstance(error, boto.ProxyConnectionError) and _NO_LOGIN in str(error.kwargs.get("error")):
+        return AwsError(GapReason.NOT_CONFIGURED, f"{detail}: check the login of the proxy")
     if isinstance(error, boto.ConnectTimeoutError | boto.ReadTimeoutError):
         return AwsError(GapReason.TIMEOUT, detail)
     if isinstance(error, boto.HTTPClientError | boto.ConnectionError):

@@ -7,6 +7,7 @@ What a file is called follows from what is in it: a batch that is sent again fin
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import gzip
 import hashlib
@@ -26,6 +27,7 @@ import msgspec
 from providers import proxies
 from providers.errors import CloudError
 from scanner.config import ConfigError
+from scanner.kube import printable
 from scanner.model import GapReason
 from scanner.plain import plain
 from scanner.report.ocsf_event import line
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from scanner.sinks.settings import ObjectsSink
 
 Write = Callable[[str, bytes], None]  # a path and what is to be there; raises Unavailable and Unusable
+# Whether what obstore.put returns is what only a store says that has these bytes now. obstore is content with any 2xx
+# and any ETag, also of the page that a 303 leads to.
+Proof = Callable[[Mapping[str, str | None], bytes], bool]
 Credential = Callable[[], dict[str, Any]]  # as obstore wants it; raises CloudError
 
 _FORMS = (
@@ -50,6 +55,7 @@ _CLOUDS = {
     "core.usgovcloudapi.net": "AzureUSGovernment",
     "core.chinacloudapi.cn": "AzureChinaCloud",
 }
+_OF_AWS = re.compile(r"\.amazonaws\.[a-z.]+$")
 _AZURE_SCOPE = "https://storage.azure.com/.default"
 _ASKED_AGAIN = timedelta(minutes=1)  # who we are, as often; what keeps the tokens renews them in time
 _TIMEOUT = 30.0  # seconds
@@ -127,7 +133,7 @@ def _place(url: str) -> Place:
     if parts.scheme == "file":
         if parts.netloc or not path:
             raise ConfigError("objects: the url of a directory is file:///PATH")
-        return Place("file", "", "", "", unquote(parts.path))
+        return Place("file", "", "", "", _directory(unquote(parts.path)))
     host, bucket = "", parts.netloc
     if parts.scheme == "https":
         host = parts.netloc.lower()
@@ -136,6 +142,13 @@ def _place(url: str) -> Place:
     if not known or not _BUCKET.fullmatch(bucket) or (path and not _PREFIX.fullmatch(path)):
         raise ConfigError(f"objects: url is {_FORMS}; a prefix has letters, digits and . _ - = in its parts")
     return Place(parts.scheme, host, bucket, f"{path}/" if path else "", "")
+
+
+def _directory(path: str) -> str:
+    """Raises ConfigError."""
+    if not path.isprintable() or ".." in path.split("/") or not path.strip("/."):
+        raise ConfigError("objects: the url of a directory is file:///PATH, without .. in it")
+    return path
 
 
 def _blobs(host: str) -> tuple[str, str] | None:
@@ -155,7 +168,7 @@ def _store(place: Place, settings: ObjectsSink) -> _Store:
 
 def _missing(error: ModuleNotFoundError, scheme: str) -> str:
     name, cloud = (error.name or "").partition(".")[0], {"s3": "aws", "https": "azure", "gs": "gcp"}[scheme]
-    if name not in ("obstore", "boto3", "botocore", "azure", "google", "requests"):
+    if name in ("providers", "scanner"):
         raise error
     return f"objects in {scheme}:// need more than is installed: pip install 'kubeposture[objects,{cloud}]'"
 
@@ -185,8 +198,8 @@ def _zipped(batch: Sequence[Packed]) -> bytes:
 class _Store:
     """A bucket or container. `credential` is asked first, as what it raises would not come through obstore."""
 
-    def __init__(self, label: str, store: Any, credential: Credential, advice: str) -> None:
-        self._label, self._store, self._credential, self._advice = label, store, credential, advice
+    def __init__(self, label: str, store: Any, credential: Credential, advice: str, proof: Proof) -> None:
+        self._label, self._store, self._credential, self._advice, self._proof = label, store, credential, advice, proof
 
     def write(self, path: str, data: bytes) -> None:
         import obstore
@@ -194,12 +207,17 @@ class _Store:
 
         try:
             self._credential()
+            if self._proof(obstore.put(self._store, path, data, mode="create"), data):
+                return
+            # S3 that encrypts with a KMS key, or no object store at all: that would not find it there now.
             obstore.put(self._store, path, data, mode="create")
         except CloudError as error:
             raise (Unusable if error.reason in _NOBODY_CAN else Unavailable)(error.detail) from None
         except (BaseError, FileNotFoundError) as error:
             if failure := self._failure(error):
                 raise failure from None
+        else:
+            raise Unusable(self._no_store())
 
     def _failure(self, error: Exception) -> Exception | None:
         """None where the object is there. obstore takes each answer 409 for that, whatever its reason."""
@@ -211,21 +229,33 @@ class _Store:
         if isinstance(error, AlreadyExistsError) and (status == 412 or code in _THERE):
             return None
         said = code or status or plain(text)
+        if "Unable to extract metadata" in text:
+            return Unusable(self._no_store())
+        if 300 <= status < 400 or any(words in text for words in _REDIRECTED):
+            shown = f" ({said})" if status else ""
+            why = "it is in another region, or something else answers"
+            return Unusable(f"{self._label} answered with a redirect{shown}, which is not followed: {why}")
         if status == 404:
             return Unusable(f"{self._label} does not exist ({said})")
         if code in _EXPIRED:
             return Unusable(f"{self._label}: the credentials have expired: log in again")
-        if "redirect" in text:
-            return Unusable(f"{self._label} is in another region: name its own")
         if isinstance(error, UnauthenticatedError) or (400 <= status < 500 and status not in _LATER):
             return Unusable(f"{self._label} does not take objects ({said}): {self._advice}")
         return Unavailable(f"{self._label} did not take an object ({said})")
+
+    def _no_store(self) -> str:
+        return (
+            f"{self._label} took an object as no object store does: something else answers, as a page to log in; check "
+            "the url, the endpoint and the proxy"
+        )
 
 
 def _said(error: Exception) -> str:
     return str(error).partition("\n\nDebug source")[0]
 
 
+# What obstore says of one without a Location, and of one that it does follow: 303.
+_REDIRECTED = ("Received redirect without LOCATION", "error following redirect")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
 _THERE = frozenset({"BlobAlreadyExists", "BlobImmutableDueToPolicy"})
@@ -234,11 +264,10 @@ _LATER = frozenset({408, 409, 425, 429})  # in the answers of object stores: in 
 
 
 def _s3(place: Place, settings: ObjectsSink) -> _Store:
-    from botocore.exceptions import BotoCoreError
     from obstore.store import S3Store
 
     from providers.aws.errors import AwsError, UsageError
-    from providers.aws.session import AwsAccount, session
+    from providers.aws.session import REGION, AwsAccount, session
 
     try:
         found = session(settings.aws_profile)
@@ -247,14 +276,13 @@ def _s3(place: Place, settings: ObjectsSink) -> _Store:
         if not region:
             raise ConfigError("objects: name the bucket's region, as in region: eu-west-1, or set AWS_DEFAULT_REGION")
         endpoint = account.client("s3", region).meta.endpoint_url
+        if _OF_AWS.search(endpoint) and not REGION.fullmatch(region):
+            raise ConfigError(f"objects: {printable(region)!r} is no region: eu-west-1 is one")
     except (UsageError, AwsError) as error:
         raise ConfigError(f"objects: {error}") from None
 
     def credential() -> dict[str, Any]:
-        try:
-            keys = account.credentials().get_frozen_credentials()
-        except BotoCoreError as error:
-            raise AwsError(GapReason.NOT_CONFIGURED, f"no AWS credentials: {plain(str(error))}") from None
+        keys = account.keys()
         return {
             "access_key_id": keys.access_key,
             "secret_access_key": keys.secret_key,
@@ -271,7 +299,8 @@ def _s3(place: Place, settings: ObjectsSink) -> _Store:
         credential_provider=credential,
         retry_config=_RETRIES,
     )
-    return _Store(f"s3://{place.bucket}", store, credential, f"grant s3:PutObject on arn:aws:s3:::{place.bucket}/*")
+    advice = f"grant s3:PutObject on arn:aws:s3:::{place.bucket}/*"
+    return _Store(f"s3://{place.bucket}", store, credential, advice, _is_of_s3)
 
 
 def _azure(place: Place) -> _Store:
@@ -297,7 +326,8 @@ def _azure(place: Place) -> _Store:
         **endpoint,
     )
     label = f"https://{place.host}/{place.bucket}"
-    return _Store(label, store, credential, "grant the role Storage Blob Data Contributor on the container")
+    advice = "grant the role Storage Blob Data Contributor on the container"
+    return _Store(label, store, credential, advice, _is_of_azure)
 
 
 def _gcs(place: Place) -> _Store:
@@ -313,7 +343,20 @@ def _gcs(place: Place) -> _Store:
 
     credential = _token(lambda: who().token())
     store = GCSStore(place.bucket, skip_signature=False, credential_provider=credential, retry_config=_RETRIES)
-    return _Store(f"gs://{place.bucket}", store, credential, "grant roles/storage.objectCreator on the bucket")
+    advice = "grant roles/storage.objectCreator on the bucket"
+    return _Store(f"gs://{place.bucket}", store, credential, advice, _is_of_google)
+
+
+def _is_of_s3(stored: Mapping[str, str | None], data: bytes) -> bool:
+    return stored["e_tag"] == f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
+
+
+def _is_of_azure(stored: Mapping[str, str | None], data: bytes) -> bool:
+    return bool(re.fullmatch(r'"0x[0-9A-F]+"', stored["e_tag"] or ""))
+
+
+def _is_of_google(stored: Mapping[str, str | None], data: bytes) -> bool:
+    return (stored["version"] or "").isdecimal()  # the generation
 
 
 def _token(token: Callable[[], str]) -> Credential:
@@ -325,6 +368,11 @@ _STORES = {"https": _azure, "gs": _gcs}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Directories
+
+
+_NOBODY_CAN_WRITE = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP}
+)
 
 
 class _Files:
@@ -339,7 +387,7 @@ class _Files:
         temporary = target.with_name(f".{secrets.token_hex(8)}")
         try:
             if not stat.S_ISDIR(self._root.stat().st_mode):
-                raise NotADirectoryError
+                raise NotADirectoryError(errno.ENOTDIR, "no directory")
             target.parent.mkdir(mode=0o700, exist_ok=True)
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(data)
@@ -349,13 +397,11 @@ class _Files:
                 os.link(temporary, target)
             _sync(target.parent)
             _sync(self._root)
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            raise Unusable(f"{plain(str(self._root))} cannot be written: {error.strerror or 'no directory'}") from None
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "no path"
-            raise Unavailable(f"{plain(str(self._root))} cannot be written: {reason}") from None
+        except OSError as error:
+            kind = Unusable if error.errno in _NOBODY_CAN_WRITE else Unavailable
+            raise kind(f"{plain(str(self._root))} cannot be written: {error.strerror}") from None
         finally:
-            with contextlib.suppress(OSError, ValueError):
+            with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
 

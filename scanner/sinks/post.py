@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
-from providers.http import Answer, Http, HttpError, is_loopback, refusal
+from providers.http import Answer, Http, HttpError, is_host, is_loopback, refusal
 from scanner.config import ConfigError
 from scanner.model import GapReason
 from scanner.plain import plain
 from scanner.sinks import Refused, Unavailable, Unusable
-from scanner.sinks.settings import SecretError, secret
+from scanner.sinks.settings import SecretError, SplunkSink, WebhookSink, secret
 
 _TIMEOUT = 30.0  # seconds for which a receiver may be silent
 _LONGEST_ANSWER = 64 * 1024  # bytes
@@ -38,7 +39,7 @@ def checked_url(url: str, sink: str, *, query: bool = False) -> str:
     host alone: what follows may be a secret."""
     try:
         parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0
+        usable = is_host(parts.hostname or "") and parts.port != 0
     except ValueError:
         parts, usable = SplitResult("", "", "", "", ""), False
     shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
@@ -52,26 +53,27 @@ def checked_url(url: str, sink: str, *, query: bool = False) -> str:
     return url
 
 
-def known(variable: str | None, file: str | None, what: str) -> str:
+def known(settings: SplunkSink | WebhookSink, key: Literal["token", "secret"], sink: str) -> str:
     """A secret; raises ConfigError."""
     try:
-        return secret(variable, file, what)
+        return secret(settings, key)
     except SecretError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"the {key} of sink {sink}: {error}") from None
 
 
-def token(variable: str | None, file: str | None, what: str) -> str:
+def token(settings: SplunkSink | WebhookSink, sink: str) -> str:
     """A secret that can stand in a header; raises ConfigError."""
-    found = known(variable, file, what)
+    found = known(settings, "token", sink)
     if not found.isascii() or " " in found:
-        raise ConfigError(f"{what}: give the token alone, without a word before it")
+        raise ConfigError(f"the token of sink {sink}: give the token alone, without a word before it")
     return found
 
 
 def post(client: Http, url: str, headers: Mapping[str, str], body: bytes) -> Answer:
-    """What the receiver answers that is not to be asked again later. Raises Unavailable and Unusable."""
+    """What the receiver answers that is not to be asked again later; its status counts, whatever comes with it. Raises
+    Unavailable and Unusable."""
     try:
-        answer = client.ask("POST", url, headers, body, most=_LONGEST_ANSWER)
+        answer = client.ask("POST", url, headers, body, most=_LONGEST_ANSWER, whole=False)
     except HttpError as error:
         raise _no_answer(error) from None
     if answer.status in _LATER or answer.status >= 500:
@@ -82,18 +84,20 @@ def post(client: Http, url: str, headers: Mapping[str, str], body: bytes) -> Ans
 
 def rejection(url: str, answer: Answer) -> Refused | Unusable:
     """What an answer of post() means that is no success."""
-    detail = refusal(url, answer).detail
-    if answer.status in _REFUSED:
-        return Refused(detail)
-    advice = _ADVICE.get(answer.status)
-    return Unusable(f"{detail}: {advice}" if advice else detail)
+    error = refusal(url, answer)
+    return Refused(error.detail) if answer.status in _REFUSED else _advised(error)
+
+
+def _advised(error: HttpError) -> Unusable:
+    advice = _ADVICE.get(error.status or 0)
+    return Unusable(f"{error.detail}: {advice}" if advice else error.detail)
 
 
 def _no_answer(error: HttpError) -> Unavailable | Unusable:
     if _is_distrust(error):
         return Unusable(f"{error.detail}: name a file with the certificate of its authority in REQUESTS_CA_BUNDLE")
     if error.reason is GapReason.NOT_CONFIGURED:
-        return Unusable(error.detail)
+        return _advised(error)
     return Unavailable(error.detail, error.wait)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from providers.aws.errors import AwsError, UsageError
-from providers.aws.session import AwsAccount, assumed, refuse_writes, session
+from providers.aws.session import NO_ACCESS, REGION, AwsAccount, assumed, refuse_writes, session
 from scanner import __project__
 from scanner.config import ConfigError
 from scanner.kube import printable
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SERVICE, IMPORT = "securityhub", "BatchImportFindings"
 SCHEMA = "2018-10-08"
 _TIMEOUT = 60.0  # seconds
-_REGION = re.compile(r"[a-z]{2,4}(-[a-z]+)+-\d{1,2}")
+_EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}", re.ASCII)
 _ROLE = re.compile(r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 
 # The values of status_id that are no call to do anything.
@@ -50,14 +50,8 @@ _ARN = re.compile(
 )
 _MOST_DETAILS = 20
 
-# Codes of single findings. AWS names few of them: the first two are told of BatchUpdateFindings.
-_LATER = frozenset(
-    {
-        *("ConcurrentUpdateError", "InternalFailure", "InternalError", "InternalException", "InternalServerError"),
-        *("LimitExceeded", "LimitExceededException", "ServiceUnavailable", "Throttling", "ThrottlingException"),
-        "TooManyRequestsException",
-    }
-)
+# Codes that are about findings. AWS names none of those of single ones: what is not known here is never held against a
+# finding.
 _INVALID = frozenset(
     {
         *("InvalidInput", "InvalidInputException", "ValidationException", "SerializationException"),
@@ -65,6 +59,20 @@ _INVALID = frozenset(
     }
 )
 _NOBODY_CAN = frozenset({GapReason.NOT_CONFIGURED, GapReason.FORBIDDEN, GapReason.NOT_FOUND})
+
+
+class _Failed(msgspec.Struct, rename="pascal"):
+    id: str
+    error_code: str
+    error_message: str | None = None
+
+
+class _Answer(msgspec.Struct, rename="pascal"):
+    """Of BatchImportFindings."""
+
+    failed_count: int
+    success_count: int
+    failed_findings: list[_Failed] | None = None
 
 
 class SecurityHub:
@@ -101,7 +109,7 @@ class SecurityHub:
             )
         except AwsError as error:
             raise self._failure(error) from None
-        reasons = self._refused(answer)
+        reasons = self._refused(answer, len(findings))
         if not reasons.keys() <= uids.keys():
             raise Refused("Security Hub refused findings without saying which")
         return {uid: reason for id, reason in reasons.items() for uid in uids[id]}
@@ -122,21 +130,31 @@ class SecurityHub:
             "UpdatedAt": _time(datetime.now(UTC)),
         }
 
-    def _refused(self, answer: Mapping[str, Any]) -> dict[str, str]:
-        """Why, by id of the finding. Raises where the answer is about more than single findings."""
-        failed, count = answer.get("FailedFindings") or [], answer.get("FailedCount")
-        if count is None:
-            raise Unavailable(f"the answer to {IMPORT} does not say what has failed")
-        codes = {str(found.get("ErrorCode")) for found in failed}
+    def _refused(self, answer: Mapping[str, Any], sent: int) -> dict[str, str]:
+        """Why, by id of the finding. Raises where the answer is about more than single findings, or not about all."""
+        try:
+            told = msgspec.convert(answer, _Answer)
+        except msgspec.ValidationError:
+            raise Unavailable(f"the answer to {IMPORT} does not say what has failed") from None
+        failed = told.failed_findings or []
+        codes = {found.error_code for found in failed} - _INVALID
         if {"InvalidAccess", "InvalidAccessException"} & codes:
             raise Unusable(self._not_enabled())
-        if later := sorted(_LATER & codes):
-            raise Unavailable(f"Security Hub could not take all findings: {', '.join(later)}")
-        reasons = {
-            str(found.get("Id")): plain(f"{found.get('ErrorCode')}: {found.get('ErrorMessage')}") for found in failed
-        }
-        if len(reasons) != count:
-            raise Refused(f"Security Hub refused {count} findings, and names {len(reasons)}")
+        named = plain(", ".join(sorted(codes)))
+        if codes & NO_ACCESS:
+            raise Unusable(f"Security Hub in {self._region} does not take findings from these credentials: {named}")
+        if codes:
+            raise Unavailable(f"Security Hub could not take all findings: {named}")
+        if told.failed_count and not failed:
+            raise Unavailable(f"Security Hub refused {told.failed_count} findings, and does not say why")
+        if told.success_count + told.failed_count != sent:
+            raise Unavailable(
+                f"Security Hub was sent {sent} findings, and says that it took {told.success_count} "
+                f"and refused {told.failed_count}"
+            )
+        reasons = {found.id: plain(f"{found.error_code}: {found.error_message or 'no reason'}") for found in failed}
+        if len(reasons) != told.failed_count:
+            raise Refused(f"Security Hub refused {told.failed_count} findings, and names {len(reasons)}")
         return reasons
 
     def _failure(self, error: AwsError) -> Exception:
@@ -161,14 +179,16 @@ def open_sink(settings: SecurityHubSink) -> SecurityHub:
     region, role = settings.region, settings.role_arn
     if role is not None and not _ROLE.fullmatch(role):
         raise ConfigError("security_hub: role_arn is no role: arn:aws:iam::123456789012:role/findings is one")
-    if settings.external_id and not role:
+    if settings.external_id is not None and not role:
         raise ConfigError("security_hub: external_id goes with role_arn")
+    if settings.external_id is not None and not _EXTERNAL_ID.fullmatch(settings.external_id):
+        raise ConfigError("security_hub: external_id has 2 to 1224 letters, digits and + = , . @ : / _ -")
     try:
         found = session(settings.aws_profile)
         region = region or found.region_name
         if not region:
             raise ConfigError("security_hub: name its region, as in region: eu-west-1, or set AWS_DEFAULT_REGION")
-        if not _REGION.fullmatch(region):
+        if not REGION.fullmatch(region):
             raise ConfigError(f"security_hub: {printable(region)!r} is no region: eu-west-1 is one")
         if not role:
             return SecurityHub(_account(found, region, _imports_only), region)
@@ -177,7 +197,7 @@ def open_sink(settings: SecurityHubSink) -> SecurityHub:
     except UsageError as error:
         raise ConfigError(f"security_hub: {error}") from None
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("boto3", "botocore"):
+        if (error.name or "").partition(".")[0] in ("providers", "scanner"):
             raise
         raise ConfigError("security_hub needs the AWS SDK: pip install 'kubeposture[aws]'") from None
 

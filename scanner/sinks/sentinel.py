@@ -155,7 +155,8 @@ class Sentinel:
 
         status: int = error.response.status_code
         told = refusal(self._endpoint, Answer(status, error.response.headers, b""))
-        code, text = (error.error.code, error.error.message) if error.error else ("", "")
+        # Of what JSON may hold, not always texts.
+        code, text = (str(error.error.code or ""), str(error.error.message or "")) if error.error else ("", "")
         said = f"{told.detail}{f' ({plain(code)})' if code else ''}{f': {plain(text)}' if text else ''}"
         if advice := self._advice(status, code):
             return Unusable(f"{advice}; {said}")
@@ -165,7 +166,7 @@ class Sentinel:
             return Unavailable(said, told.wait)
         return Unusable(f"{said}: nothing that the Logs Ingestion API says; is endpoint its address?")
 
-    def _advice(self, status: int, code: str | None) -> str:
+    def _advice(self, status: int, code: str) -> str:
         """What somebody has to change; "" where it is the events, or time."""
         if status == 401:
             return "the token was not accepted: check tenant and cloud"

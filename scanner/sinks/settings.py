@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Literal
 
 import msgspec
+
+SPLUNK_TOKEN = "SPLUNK_HEC_TOKEN"  # noqa: S105 - the name of a variable
 
 
 class SecretError(Exception):
@@ -14,7 +17,13 @@ class SecretError(Exception):
 
 
 class _Sink(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One receiver of events."""
+    """One receiver of events. A key that is there says something: what is empty would fall back to a default that was
+    not meant."""
+
+    def __post_init__(self) -> None:
+        for key in self.__struct_fields__:
+            if isinstance(value := getattr(self, key), str) and not value.strip():
+                raise ValueError(f"{key} is empty: leave it out, or name something")
 
 
 class SplunkSink(_Sink, frozen=True):
@@ -22,7 +31,7 @@ class SplunkSink(_Sink, frozen=True):
 
     url: str
     index: str | None = None
-    token_env: str = "SPLUNK_HEC_TOKEN"  # noqa: S105 - the name of a variable
+    token_env: str = SPLUNK_TOKEN
     token_file: str | None = None
 
 
@@ -78,6 +87,7 @@ class NamedSink(_Sink, frozen=True):
     webhook: WebhookSink | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         kinds = self.__struct_fields__[1:]
         if sum(getattr(self, kind) is not None for kind in kinds) != 1:
             raise ValueError(f"a sink has exactly one of the keys {', '.join(kinds)}")
@@ -100,19 +110,28 @@ class NamedSink(_Sink, frozen=True):
 _MOST = 64 * 1024  # bytes of a file with a secret
 
 
-def secret(variable: str | None, file: str | None, what: str) -> str:
-    """From the file where one is named, else from the variable; raises SecretError."""
-    if file:
-        try:
-            with Path(file).open("rb") as opened:
-                value = opened.read(_MOST + 1).decode().strip()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
-            raise SecretError(f"{what}: {file} cannot be read: {reason}") from None
+def secret(settings: SplunkSink | WebhookSink, key: Literal["token", "secret"]) -> str:
+    """From the file that KEY_file names, else from the variable that KEY_env names. Raises SecretError, which shows no
+    name but the default one: many a name is the secret itself, put into the wrong place."""
+    file, variable = getattr(settings, f"{key}_file"), getattr(settings, f"{key}_env")
+    if file is not None:
+        value = _content(file, f"the file that {key}_file names")
         if not value or len(value) >= _MOST or not value.isprintable():
-            raise SecretError(f"{what}: {file} holds no secret on one line")
+            raise SecretError(f"the file that {key}_file names holds no secret on one line")
         return value
-    value = os.environ.get(variable or "", "").strip()
+    value = os.environ.get(variable, "").strip()
     if not value or not value.isprintable():
-        raise SecretError(f"{what}: set the environment variable {variable}, or name a file that holds it")
+        named = variable if variable == SPLUNK_TOKEN else f"that {key}_env names"
+        raise SecretError(f"set the environment variable {named}, or name a file that holds it in {key}_file")
     return value
+
+
+def _content(file: str, what: str) -> str:
+    try:
+        if not stat.S_ISREG(Path(file).stat().st_mode):  # a pipe might wait for ever, a device never end
+            raise SecretError(f"{what} is no regular file")
+        with Path(file).open("rb") as opened:
+            return opened.read(_MOST + 1).decode().strip()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise SecretError(f"{what} cannot be read: {reason}") from None

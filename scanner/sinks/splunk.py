@@ -72,7 +72,7 @@ class _Told(msgspec.Struct, rename="camel"):
 def open_sink(settings: SplunkSink) -> Splunk:
     """Raises ConfigError."""
     base = _ENDPOINTS.sub("", checked_url(settings.url, "splunk"))
-    return Splunk(base, token(settings.token_env, settings.token_file, "the token of sink splunk"), settings.index)
+    return Splunk(base, token(settings, "splunk"), settings.index)
 
 
 class Splunk:
@@ -175,7 +175,7 @@ def _host(event: Event) -> str:
 def _told(answer: Answer) -> _Told:
     try:
         return msgspec.json.decode(answer.body, type=_Told)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # of no collector
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # of no collector
         return _Told()
 
 

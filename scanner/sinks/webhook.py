@@ -7,25 +7,36 @@ import hmac
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
+from scanner.plain import plain
 from scanner.report.ocsf_event import line
-from scanner.sinks import Packed
+from scanner.sinks import Packed, Unusable
 from scanner.sinks.post import checked_url, http, known, post, rejection, token
 from scanner.sinks.settings import WebhookSink
 
 if TYPE_CHECKING:
+    from providers.http import Answer
     from scanner.report.ocsf_event import Event
+
+_PARTIAL = 206  # what nobody asked for: of a cache
 
 
 def open_sink(settings: WebhookSink) -> Webhook:
     """Raises ConfigError."""
     url = checked_url(settings.url, "webhook", query=True)
     bearer = key = ""
-    if settings.token_env or settings.token_file:
-        bearer = token(settings.token_env, settings.token_file, "the token of sink webhook")
-    if settings.secret_env or settings.secret_file:
-        key = known(settings.secret_env, settings.secret_file, "the secret of sink webhook")
+    if settings.token_env is not None or settings.token_file is not None:
+        bearer = token(settings, "webhook")
+    if settings.secret_env is not None or settings.secret_file is not None:
+        key = known(settings, "secret", "webhook")
     return Webhook(url, bearer, key)
+
+
+def _is_page(answer: Answer) -> bool:
+    """Whether it is for people, as one to log in. Many frameworks call each answer HTML, also an empty one or "ok"."""
+    html = "html" in answer.headers.get("Content-Type", "").lower()
+    return html and (not answer.whole or answer.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"))
 
 
 class Webhook:
@@ -50,6 +61,10 @@ class Webhook:
         answer = post(self._http, self._url, {**self._headers, **self._of(batch, body)}, body)
         if not 200 <= answer.status < 300:
             raise rejection(self._url, answer)
+        if answer.status == _PARTIAL or _is_page(answer):
+            found = "a page" if _is_page(answer) else "a part of something"
+            host = plain(urlsplit(self._url).netloc)
+            raise Unusable(f"{host} answered {answer.status} with {found}, as no receiver does: check the url")
         return {}
 
     def close(self) -> None:
