@@ -168,7 +168,7 @@ def _yaml(data: bytes | str) -> Any:
     """The one document that `data` holds; raises ValueError. Imported on use: most runs read no configuration."""
     from scanner import safe_yaml
 
-    return safe_yaml.load(data)
+    return safe_yaml.load(data, strict=True)
 
 
 _TARGETS = (

@@ -73,10 +73,23 @@ def _count(node: Any, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
     return known[id(node)]
 
 
-def load(data: bytes | str) -> Any:
-    """The one document that `data` holds. Raises ValueError that names a line and quotes nothing of the text."""
+class _Strict(_Loader):
+    """Of a key that stands twice the later one would count, and the other be lost without a word."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key, _ in node.value:
+            if names.count(key.value) > 1 and key.value != "<<":
+                problem = "a key that stands twice, so that one of its values would be lost"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.value[-1][0].start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def load(data: bytes | str, *, strict: bool = False) -> Any:
+    """The one document that `data` holds; where that is `strict`, without keys that stand twice. Raises ValueError that
+    names a line and quotes nothing of the text."""
     try:
-        return yaml.load(data, Loader=_Loader)  # noqa: S506 - a safe loader, which also counts
+        return yaml.load(data, Loader=_Strict if strict else _Loader)  # noqa: S506 - safe loaders, which also count
     except _TooMuch as error:
         raise ValueError(str(error)) from None
     except yaml.MarkedYAMLError as error:

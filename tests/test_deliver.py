@@ -14,6 +14,7 @@ import pytest
 from cli import kubeposture
 from registryserver import Reply, Server
 from sinkserver import Collector, Receiver, Token, hec
+from test_ocsf import check
 
 from scanner.history.outbox import Letter
 from scanner.history.telling import packed
@@ -309,6 +310,7 @@ def test_no_secret_is_kept_or_said(folder):
             "the environment variable that token_env names",
         ),
         ("sinks: [{webhook: {url: 'https://a'}}, {webhook: {url: 'https://b'}}]", "two sinks are called webhook"),
+        ("sinks: [{webhook: {url: 'https://a'}}]\nsinks: []", "a key that stands twice"),
         ("sinks: [{name: x}]", "exactly one of the keys splunk, sentinel"),
         ("sinks: [{splunk: {url: 'https://a', token: secret}}]", "unknown field `token`"),
     ],
@@ -320,6 +322,35 @@ def test_what_cannot_be_delivered_to_is_said_before_the_scan(folder, config, sai
         assert said in result.stderr
         assert result.stderr.count("\n") == 1
     assert not (folder / "h.db").exists()
+
+
+def test_a_sink_is_tried_without_a_scan(folder):
+    collector, receiver = Collector({TOKEN: Token(disabled=True)}), Receiver()
+    with Server(collector) as one, Server(receiver) as other:
+        configure(folder, soc=("splunk", one.url), team=("webhook", other.url))
+        tried = kubeposture("deliver", "--test")
+        assert tried.code == 5
+        assert "soc: 127.0.0.1" in tried.stdout
+        assert "the token is disabled: enable it" in tried.stdout
+        assert "team: took the test event\n" in tried.stdout
+        [event] = receiver.events
+        assert (check(event)["class_uid"], event["unmapped"]) == (6007, {"test": True})
+        collector.tokens[TOKEN].disabled = False
+        assert kubeposture("deliver", "--test", "--sink", "soc").code == 0
+    assert not (folder / "h.db").exists()
+
+
+def test_what_waits_for_a_sink_that_is_gone_is_said(folder):
+    collector, receiver = Collector({TOKEN: Token(disabled=True)}), Receiver()
+    with Server(collector) as one, Server(receiver) as other:
+        configure(folder, soc=("splunk", one.url), team=("webhook", other.url))
+        scan("a")
+        configure(folder, team=("webhook", other.url))
+        result = deliver()
+    assert result.code == 5
+    assert "soc: no such sink in the configuration, 2 events left" in result.stderr
+    assert kubeposture("history", "forget", "soc", "h.db").stdout == "soc is forgotten, with what waited for it\n"
+    assert deliver().code == 0
 
 
 def test_without_a_history_there_is_nothing_to_deliver(folder):

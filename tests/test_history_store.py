@@ -355,6 +355,17 @@ def test_the_gate_is_of_new_fails_only(path):
     assert run(path.with_name("other.db"), "--fail-on-new", "critical").code == 0
 
 
+def test_the_table_tells_what_changed(path, tmp_path):
+    for expected in (
+        "1 new, 0 reopened, 0 changed, 0 resolved; 0 unchanged",
+        "0 resolved; 1 unchanged, 0 incomparable",
+    ):
+        run(path, "-o", f"table={tmp_path / 'table'}")
+        assert expected in (tmp_path / "table").read_text()
+    missing = run(tmp_path / "none" / "h.db")
+    assert (missing.code, "make its directory first" in missing.stderr) == (2, True)
+
+
 def test_the_gate_needs_a_history_which_is_in_the_state_directory(tmp_path, monkeypatch):
     off = kubeposture("scan", "manifests", "-", "--fail-on-new", "high", "--history", "off", stdin="{}")
     assert (off.code, "not --history off" in off.stderr) == (2, True)
@@ -380,6 +391,10 @@ def test_what_is_known_is_listed(path):
     assert (row["state"], row["name"], row["failed_at"]) == ("new", "web", row["first_seen"])
     assert json.loads(kubeposture("history", "show", row["id"], path, "-o", "json").stdout) == row
     assert row["id"] in kubeposture("history", "show", row["id"], path).stdout
+    assert row["id"] in kubeposture("history", "show", row["id"][:12], path).stdout
+    assert json.loads(kubeposture("history", "list", path, "--state", "new", "-o", "json").stdout) == [row]
+    assert kubeposture("history", "show", "kp", path.with_name("none")).code == 2
+    assert "2 findings" not in kubeposture("history", "show", "kp1_", path).stderr
     assert kubeposture("history", "list", path, "--state", "resolved", "-o", "json").stdout.strip() == "[]"
     assert kubeposture("history", "show", "kp1_0", path).code == 2
     missing = kubeposture("history", "list", path.with_name("none"))

@@ -7,19 +7,23 @@ import math
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from scanner import __project__
 from scanner.cli.history import ConfigOption, HistoryOption, existing
 from scanner.cli.interrupts import interrupts
 from scanner.cli.options import EXIT_INTERRUPTED, Logging, takes_options
 from scanner.config import Config, ConfigError, nearest
+from scanner.model import utc_now
 
 if TYPE_CHECKING:
     from scanner.history.outbox import Outbox, Standing
+    from scanner.report.ocsf_event import Event
     from scanner.sinks import Sink
     from scanner.sinks.delivery import Delivery
     from scanner.sinks.settings import NamedSink
@@ -44,27 +48,40 @@ def _open(sink: NamedSink) -> Sink:
     try:
         opened: Sink = import_module(f"scanner.sinks.{sink.kind}").open_sink(sink.settings)
     except ConfigError as error:
-        raise ConfigError(f"sink {sink.label}: {error}") from None
+        raise ConfigError(f"sink {sink.name}: {error}" if sink.name else str(error)) from None
     return opened
 
 
-def send(outbox: Outbox, sinks: Mapping[str, Sink], *, quiet: bool) -> int:
-    """Send what waits, to all sinks side by side, and say how it went on standard error; the exit code. Raises
-    HistoryError."""
+def send(outbox: Outbox, sinks: Mapping[str, Sink], known: Iterable[str], *, quiet: bool) -> int:
+    """Send what waits, to these sinks side by side, and say how it went on standard error; the exit code. `known` are
+    all that the configuration names. Raises HistoryError."""
     from scanner.sinks.delivery import Delivery
 
     with interrupts() as stop, _progress(_waiting(outbox), quiet) as show, outbox.alone(stop) as alone:
         if not alone:
             typer.echo("kubeposture: another kubeposture delivers, and has not come to its end", err=True)
             return EXIT_INTERRUPTED if stop.is_set() else UNDELIVERED
-        runs = [Delivery(name, sink, outbox, stop, show(name)) for name, sink in sinks.items()]
+        runs = [Delivery(name, sink, outbox, stop, show(name), _says(name)) for name, sink in sinks.items()]
         failures = _side_by_side(runs, stop)
         outbox.shrink()
     standings = {standing.name: standing for standing in outbox.standings()}
     left = [_say(run, standings.get(run.name)) for run in runs]
+    left += [_say_gone(standing) for name, standing in standings.items() if name not in known]
+    if any(left):
+        typer.echo("kubeposture: the next scan with --deliver goes on, or `kubeposture deliver`", err=True)
     for failure in failures:
         raise failure
     return EXIT_INTERRUPTED if stop.is_set() else UNDELIVERED if any(left) else 0
+
+
+def _says(name: str) -> Callable[[str], None]:
+    """That a sink is away, at once: it is tried again for minutes."""
+    from scanner.kube import printable
+
+    def say(problem: str) -> None:
+        typer.echo(f"kubeposture: {printable(name)}: {printable(problem, 500)}; trying again", err=True)
+
+    return say
 
 
 def _waiting(outbox: Outbox) -> dict[str, int]:
@@ -96,6 +113,18 @@ def _side_by_side(runs: Sequence[Delivery], stop: threading.Event) -> list[BaseE
     return failures
 
 
+def _say_gone(standing: Standing) -> int:
+    """Of a sink that the configuration no longer names."""
+    from scanner.kube import printable
+
+    left = standing.waiting + standing.refused
+    if left:
+        name = printable(standing.name)
+        todo = f"name it again, or drop them: kubeposture history forget {name}"
+        typer.echo(f"kubeposture: {name}: no such sink in the configuration, {left:,} events left: {todo}", err=True)
+    return left
+
+
 @contextlib.contextmanager
 def _progress(waiting: Mapping[str, int], quiet: bool) -> Iterator[Callable[[str], Callable[[int], None]]]:
     """A line for each sink, only where someone watches."""
@@ -121,6 +150,8 @@ def _say(run: Delivery, standing: Standing | None) -> int:
     from scanner.kube import printable
 
     waiting, refused = (standing.waiting, standing.refused) if standing else (0, 0)
+    if not run.problem:
+        waiting = 0  # what has come since is another scan's, which sends it too
     said = [f"{run.sent:,} delivered"]
     if waiting:
         said.append(f"{waiting:,} waiting")
@@ -149,6 +180,9 @@ def deliver(
     drop_refused: Annotated[
         bool, typer.Option("--drop-refused", help="Forget what was refused.", rich_help_panel="Target")
     ] = False,
+    test: Annotated[
+        bool, typer.Option("--test", help="Send each sink one event that says it is a test.", rich_help_panel="Target")
+    ] = False,
 ) -> None:
     """Send the events that earlier scans with --deliver have left, to the sinks of kubeposture.yaml.
 
@@ -161,7 +195,10 @@ def deliver(
     logs.set_up(logging.verbose, logging.log_format)
     if retry_refused and drop_refused:
         raise ConfigError("--retry-refused and --drop-refused exclude each other")
-    sinks = open_sinks(config_at(config), sink or ())
+    found = config_at(config)
+    sinks = open_sinks(found, sink or ())
+    if test:
+        raise typer.Exit(_test(sinks))
     try:
         database = existing(history)
         from scanner.history.outbox import Outbox
@@ -172,7 +209,48 @@ def deliver(
                 outbox.retry(name)
             elif drop_refused:
                 outbox.drop(name)
-        code = send(outbox, sinks, quiet=logging.quiet)
+        code = send(outbox, sinks, [each.label for each in found.sinks], quiet=logging.quiet)
     except HistoryError as error:
         raise ConfigError(str(error)) from None
     raise typer.Exit(code)
+
+
+def _test(sinks: Mapping[str, Sink]) -> int:
+    """Whether each sink takes an event; the exit code."""
+    from scanner.kube import printable
+    from scanner.sinks import Packed, Refused, Unavailable, Unusable
+
+    event = _test_event()
+    failed = False
+    for name, sink in sinks.items():
+        try:
+            body = sink.pack(event)
+            reasons = {} if body is None else sink.send([Packed(event["metadata"]["uid"], body)])
+            problem = next(iter(reasons.values()), "")
+        except (Refused, Unavailable, Unusable) as error:
+            body, problem = b"", str(error)
+        finally:
+            sink.close()
+        failed |= bool(problem)
+        said = problem or ("took the test event" if body else "takes findings alone, so that it cannot be tried")
+        typer.echo(f"{printable(name)}: {printable(said, 500)}")
+    return UNDELIVERED if failed else 0
+
+
+def _test_event() -> Event:
+    from scanner.report.ocsf_event import COMPLETED, SCAN, Place, event
+
+    id = str(uuid.uuid4())
+    found = event(
+        SCAN,
+        COMPLETED,
+        1,
+        (1, "Success"),
+        utc_now(),
+        Place("files", None, None),
+        scan_id=id,
+        key="test",
+        code="test",
+        message="a test of this sink: nothing was scanned",
+    )
+    return found | {"scan": {"uid": id, "name": __project__, "type_id": 99, "type": "Test"}, "unmapped": {"test": True}}

@@ -32,6 +32,7 @@ class Format(StrEnum):
 
 class Shown(StrEnum):
     OPEN = "open"
+    NEW = "new"
     RESOLVED = "resolved"
     ALL = "all"
 
@@ -94,30 +95,29 @@ def existing(path: Path | None) -> Database:
 @app.command("list")
 def list_findings(
     path: HistoryFile = None,
-    state: Annotated[Shown, typer.Option(help="open, resolved or all.", show_default=False)] = Shown.OPEN,
+    state: Annotated[Shown, typer.Option(help="open, new, resolved or all.", show_default=False)] = Shown.OPEN,
     output: Output = Format.TABLE,
 ) -> None:
     """Findings that are open, or were."""
     from scanner.history.lifecycle import State
 
     is_open = (State.NEW, State.OPEN, State.REOPENED)
-    states = {Shown.OPEN: is_open, Shown.RESOLVED: (State.RESOLVED,), Shown.ALL: ()}[state]
+    is_new = (State.NEW, State.REOPENED)
+    states = {Shown.OPEN: is_open, Shown.NEW: is_new, Shown.RESOLVED: (State.RESOLVED,), Shown.ALL: ()}[state]
     rows = _rows(path, states)
     if output is Format.JSON:
         _print_json(rows)
         return
-    heads = ("state", "severity", "status", "first seen", "last seen", "check", "resource")
-    widths = (8, 8, 7, 10, 10, 30, 15)
-    lines = [
-        (r["state"], r["severity"], r["status"], r["first_seen"][:10], r["last_seen"][:10], r["check"], _where(r))
-        for r in rows
-    ]
+    heads = ("id", "state", "severity", "status", "since", "check", "resource")
+    widths = (12, 8, 8, 7, 10, 27, 16)
+    told = ("state", "severity", "status")
+    lines = [(r["id"][:12], *(r[name] for name in told), r["first_seen"][:10], r["check"], _where(r)) for r in rows]
     _print_table(heads, widths, lines)
 
 
 @app.command("show")
 def show_finding(
-    id: Annotated[str, typer.Argument(help="Id of the finding: kp1_…", show_default=False)],
+    id: Annotated[str, typer.Argument(help="Id of the finding, or its first digits: kp1_…", show_default=False)],
     path: HistoryFile = None,
     output: Output = Format.TABLE,
 ) -> None:
@@ -125,8 +125,9 @@ def show_finding(
     from scanner.kube import printable
 
     rows = _rows(path, id=id)
-    if not rows:
-        raise ConfigError(f"{printable(path or default_path())}: knows no finding {printable(id)}")
+    if len(rows) != 1:
+        many = f"{len(rows)} findings whose ids start with" if rows else "no finding"
+        raise ConfigError(f"{printable(path or default_path())}: knows {many} {printable(id)}")
     if output is Format.JSON:
         _print_json(rows[0])
         return
@@ -169,7 +170,7 @@ def show_sinks(path: HistoryFile = None, output: Output = Format.TABLE) -> None:
         return
     heads = ("sink", "since", "open", "waiting", "refused", "oldest that waits")
     names = ("name", "since", "open", "waiting", "refused", "oldest")
-    _print_table(heads, (24, 20, 9, 9, 9, 20), [[str(row[name] or "-") for name in names] for row in found])
+    _print_table(heads, (21, 20, 9, 9, 9, 22), [[str(row[name] or "-") for name in names] for row in found])
     for row in found:
         for letter in row["why"]:
             what = f"{printable(row['name'])} refused {printable(letter['id'])}"
@@ -215,6 +216,7 @@ def forget_sink(
         raise ConfigError(str(error)) from None
     if not known:
         raise ConfigError(f"no sink {printable(sink)} was ever told anything")
+    typer.echo(f"{printable(sink)} is forgotten, with what waited for it")
 
 
 def _time(seconds: int) -> str:

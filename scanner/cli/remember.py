@@ -108,7 +108,7 @@ class Memory:
         from scanner.history.outbox import Outbox
 
         try:
-            return send(Outbox(self.database), self.sinks, quiet=quiet)
+            return send(Outbox(self.database), self.sinks, self.sinks, quiet=quiet)
         except HistoryError as error:
             typer.echo(f"kubeposture: {error}", err=True)
             return UNDELIVERED

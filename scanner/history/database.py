@@ -33,6 +33,8 @@ class Database:
     def __init__(self, path: Path, *, now: int) -> None:
         self.path, self.now = path, now
         with self._failing("cannot be used as a history"):
+            if not path.parent.is_dir():
+                raise HistoryError(f"{printable(path)}: cannot be used as a history: make its directory first")
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # it tells where a cluster is weak
             self._engine = _engine(path)

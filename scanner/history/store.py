@@ -98,14 +98,14 @@ class SqliteStore:
         connection.execute(SCANS.delete().where(SCANS.c.finished_at < now - KEEP_SCANS))
 
     def rows(self, states: Iterable[State] = (), id: str = "") -> list[dict[str, Any]]:
-        """Of findings, by place and check; all of them where no state is named."""
+        """Of findings, by place and check; all of them where no state is named; `id` is what theirs start with."""
         query = sa.select(FINDINGS).order_by(
             *(FINDINGS.c[name] for name in ("cluster", "check", "namespace", "name", "id"))
         )
         if wanted := [state.value for state in states]:
             query = query.where(FINDINGS.c.state.in_(wanted))
         if id:
-            query = query.where(FINDINGS.c.id == id)
+            query = query.where(FINDINGS.c.id.startswith(id, autoescape=True))
         with self._database.transaction("cannot be read") as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 

@@ -21,7 +21,18 @@ from scanner.destination import Destination
 from scanner.inventory import Counts
 from scanner.kube import printable
 from scanner.matrix import Matrix
-from scanner.model import Account, Cluster, ExemptionNote, Finding, Gap, GapReason, PlaneState, Severity, Status
+from scanner.model import (
+    Account,
+    Changes,
+    Cluster,
+    ExemptionNote,
+    Finding,
+    Gap,
+    GapReason,
+    PlaneState,
+    Severity,
+    Status,
+)
 from scanner.report import Coverage, Ending, matrix
 from scanner.summary import Score, Summary
 
@@ -326,10 +337,20 @@ class TableOutput:
             self._console.print(Text(f"note: {printable(warning, 300)}", style="yellow"))
         for sentence in _next_steps(self._groups, ending):
             self._console.print(Text(sentence, style="cyan"))
+        if ending.changes:
+            self._console.print(Text(_changes(ending.changes)))
         if ending.gate:
             self._console.print(
                 Text(ending.gate, style="bold red" if "gate_failed" in ending.scan.exit_reasons else "green")
             )
+
+
+def _changes(changes: Changes) -> str:
+    """What is news comes first."""
+    news = ("new", "reopened", "changed", "resolved")
+    counted = [f"{getattr(changes, name):,} {name}" for name in news]
+    others = f"{changes.unchanged:,} unchanged, {changes.incomparable:,} incomparable"
+    return f"since earlier scans: {', '.join(counted)}; {others}"
 
 
 def _indented(content: Text, by: int = INDENT) -> Padding:

@@ -48,6 +48,7 @@ class Delivery:
     queue: Queue
     stop: threading.Event = field(default_factory=threading.Event)
     show: Callable[[int], None] = lambda sent: None
+    say: Callable[[str], None] = lambda problem: None
     patience: float = PATIENCE
     sent: int = 0
     refused: int = 0
@@ -150,6 +151,7 @@ class Delivery:
         now = time.monotonic()
         if self._away_since is None:
             self._away_since = now
+            self.say(str(error))
         jitter = random.uniform(0.5, 1.0)  # noqa: S311 - it is no secret
         wait = max(error.wait or 0.0, min(_LONGEST_WAIT, _BACKOFF * 2**attempts) * jitter)
         if now + wait > self._away_since + self.patience:
