@@ -23,14 +23,16 @@ _SOURCES = ("api_server", "config", "kube_system_uid")  # of ids, the surest las
 _SHARED = ("server:", "ca:")  # keys that several clusters may have in common
 
 
-SERVER = "api_server:"  # what ids start with that are made of an API server's address and authority
+def known_by(id: str) -> bool:
+    """Whether an id tells a cluster from others: the name of a context is given to whatever."""
+    return not id.startswith("context:")
 
 
 def server_id(server: str, ca: bytes | None) -> str:
     """Stays the same for one authority and URL: the cluster's id when nothing better is known."""
     blocks = re.findall(rb"-----BEGIN CERTIFICATE-----(.*?)-----END", ca or b"", re.DOTALL)
     authority = sorted(b"".join(block.split()) for block in blocks)
-    return SERVER + hashlib.sha256(b"\n".join([*authority, server.lower().encode()])).hexdigest()[:32]
+    return "api_server:" + hashlib.sha256(b"\n".join([*authority, server.lower().encode()])).hexdigest()[:32]
 
 
 def server_keys(server: str, ca: bytes | None) -> list[str]:

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 
 import pytest
+from apiserver import status
 from armserver import ArmServer
 from aws_data import sample_estate as aws_estate
 from awsserver import AwsServer
@@ -153,3 +154,22 @@ def test_a_night_without_credentials_is_over_the_night_after(receiver, aks, monk
     told(receiver, *args, "--planes", "control")
     assert {e["activity_id"] for e in findings(receiver)} == {CLOSE}
     assert Counter(e["finding_info"]["uid"] for e in findings(receiver)) == lost
+
+
+@pytest.mark.parametrize("first", ["aks", "kubeconfig"])
+def test_a_cloud_cluster_that_hides_its_identity_is_a_gap(receiver, serve, inside, tmp_path, first):  # noqa: F811
+    arm, api = serve(entra_cluster()), inside()
+    arm.estate.connect("aks-entra", api.url, api.tls.ca)
+    args = ("-e", "*-image-vulns")
+    if first == "kubeconfig":
+        told(receiver, "kubeconfig", "--kubeconfig", api.kubeconfig(tmp_path / "config"), *args)
+    told(receiver, "aks", "--arm-endpoint", arm.url, *args)
+    api.inject(r"^/api/v1/namespaces/kube-system$", status(403))
+    report = told(receiver, "aks", "--arm-endpoint", arm.url, *args)
+    assert [(e["metadata"]["event_code"], e["activity_id"]) for e in findings(receiver)] == [("coverage-gap", CREATE)]
+    assert report["scan"]["exit_reasons"] == ["incomplete"]
+    told(receiver, "aks", "--arm-endpoint", arm.url, *args)
+    assert findings(receiver) == []
+    api._rules.clear()
+    told(receiver, "aks", "--arm-endpoint", arm.url, *args)
+    assert [(e["metadata"]["event_code"], e["activity_id"]) for e in findings(receiver)] == [("coverage-gap", CLOSE)]

@@ -338,6 +338,68 @@ def test_another_cluster_of_the_same_context_closes_nothing(nights, tmp_path):
     assert not any(activity == CLOSE for activity, *_ in nights.told(*ESTATE, name="c"))
 
 
+class Server:
+    """One API server of one cluster, which may hold something else each night, and hide its identity."""
+
+    def __init__(self, nights, server):
+        self.nights, self.server = nights, server
+        self.config = server.kubeconfig(nights.path / "config")
+
+    def night(self, *objects, hidden="", answer=403, args=()):
+        self.server._rules.clear()
+        self.server._store.clear()
+        self.server.add(namespace("kube-system", UID), *map(namespace, "ab"), *objects)
+        if hidden:
+            self.server.inject(hidden, status(answer))
+        self.nights.receiver.events.clear()
+        self.nights.scan(self.config, *SOME, "--deliver", *args)
+        return self.nights.findings()
+
+
+HIDDEN = r"^/api/v1/namespaces/kube-system$"
+NAMELESS = (CREATE, "coverage-gap", "kube-system/namespaces")
+
+
+def test_a_cluster_whose_identity_becomes_known_keeps_no_double(nights):
+    with ApiServer([]) as api:
+        server = Server(nights, api)
+        assert server.night(*ESTATE, hidden=HIDDEN) == opened(*ALL)
+        first = {r["id"]: r["first_seen"] for r in nights.rows("open")}
+        named = server.night(*ESTATE)
+        assert named == opened(*ALL) + Counter((CLOSE, check, name) for _, check, name in opened(*ALL))
+        closed = [e for e in nights.receiver.events if e["activity_id"] == CLOSE]
+        assert {e["finding_info"]["uid"] for e in closed} == first.keys()
+        assert all(e["status_detail"].startswith("goes by kp1_") for e in closed)
+        assert sorted(r["first_seen"] for r in nights.rows("open")) == sorted(first.values())
+        assert server.night(*ESTATE) == Counter()
+        assert server.night() == Counter((CLOSE, check, name) for _, check, name in opened(*ALL))
+
+
+def test_a_cluster_that_hides_its_identity_closes_nothing_and_says_so(nights):
+    with ApiServer([]) as api:
+        server = Server(nights, api)
+        server.night(*ESTATE, hidden=HIDDEN)
+        server.night(*ESTATE)
+        assert server.night(lone("q", "a"), hidden=HIDDEN) == Counter([NAMELESS])
+        assert nights.code == 3
+        assert server.night(hidden=HIDDEN) == Counter()
+        assert server.night(*ESTATE) == Counter([(CLOSE, *NAMELESS[1:])])
+
+
+@pytest.mark.parametrize(("hidden", "answer"), [(r"^/", 401), (HIDDEN, 403)], ids=["all", "uid"])
+def test_an_id_of_the_configuration_is_another_name_of_the_same_cluster(nights, tmp_path, hidden, answer):
+    config = tmp_path / "kubeposture.yaml"
+    config.write_text(f"{config.read_text()}\ncluster_ids: {{local: shop-1}}")
+    with ApiServer([]) as api:
+        server = Server(nights, api)
+        server.night(*ESTATE)
+        told = server.night(*ESTATE, hidden=hidden, answer=answer)
+        assert {code for _, code, _ in told} <= {"coverage-gap", "coverage-cluster"}
+        assert server.night(*ESTATE, hidden=hidden, answer=answer) == Counter()
+        assert server.night(*ESTATE) == Counter({(CLOSE, code, name): n for (_, code, name), n in told.items()})
+        assert server.night(*ESTATE) == Counter()
+
+
 WIDE = ("*",)
 
 

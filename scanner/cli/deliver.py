@@ -57,7 +57,7 @@ def send(outbox: Outbox, sinks: Mapping[str, Sink], known: Iterable[str], *, qui
     all that the configuration names. Raises HistoryError."""
     from scanner.sinks.delivery import Delivery
 
-    with interrupts() as stop, _progress(_waiting(outbox), quiet) as show, outbox.alone(stop) as alone:
+    with interrupts() as stop, _progress(_waiting(outbox), quiet) as show, outbox.alone(stop, _wait) as alone:
         if not alone:
             typer.echo("kubeposture: another kubeposture delivers, and has not come to its end", err=True)
             return EXIT_INTERRUPTED if stop.is_set() else UNDELIVERED
@@ -72,6 +72,10 @@ def send(outbox: Outbox, sinks: Mapping[str, Sink], known: Iterable[str], *, qui
     for failure in failures:
         raise failure
     return EXIT_INTERRUPTED if stop.is_set() else UNDELIVERED if any(left) else 0
+
+
+def _wait() -> None:
+    typer.echo("kubeposture: another kubeposture delivers: waiting for its end", err=True)
 
 
 def _says(name: str) -> Callable[[str], None]:

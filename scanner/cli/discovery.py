@@ -227,6 +227,7 @@ class Cloud:
                 row,
                 scope=look.scope if look else "",
                 keys=every,
+                former=[look.server] if look and look.server and look.server != look.scope else [],
                 agents=look.agents if look else {},
                 scans=look.scans if look else Scans(),
             )

@@ -22,7 +22,7 @@ from scanner.cli.options import Reporting
 from scanner.cli.progress import progress
 from scanner.cli.settings import percentage, statuses
 from scanner.cloud import JOINED, CloudResource
-from scanner.clusters import Clusters, Row
+from scanner.clusters import Clusters, Row, known_by
 from scanner.collect import Estate, Pending, Reading, Task
 from scanner.config import Config, ConfigError, Plan, Settings
 from scanner.destination import PipeClosed, drop_stdout
@@ -88,6 +88,7 @@ class Scan:
         self.joined = Joined()
         self.late: list[tuple[Row, Reading, tuple[Plan, ...]]] = []  # whose checks need what other readings say
         self.judging: Cluster | None = None
+        self.inside: list[tuple[Row, str]] = []  # scopes of what was judged inside clusters
         self.specs = outputs.parse(reporting.output or config.outputs or ["table"])
         self.memory = _memory(reporting, config, settings, self.id, self.started_at)
         self.history = self.memory.recorder if self.memory else None
@@ -217,6 +218,7 @@ class Scan:
         estate = reading.estate
         self.gaps += [(row.cluster, gap) for gap in estate.inventory.gaps if gap.what in KINDS]
         scope = row.cluster.uid or estate.scope or row.cluster.id
+        self.inside.append((row, scope))
         self.images.take_inside(row, scope, estate)
         self._evaluate(reading, scope, row, self.plans_of.get(None, ()), "inside")
 
@@ -303,6 +305,7 @@ class Scan:
                 inside=part in ("inside", "running"),
                 hidden=context.unlisted,
                 also=former if part == "inside" else (),
+                aliases=[id for id in estate.former if known_by(id) and id != scope_id] if part == "inside" else (),
             )
             listed |= self.history.wanted
         on_vulnerable = functools.partial(keep, self.vulnerable) if self.vulnerable else None
@@ -384,8 +387,9 @@ class Scan:
     def _nameless(self) -> Iterator[tuple[Cluster, Gap]]:
         """Clusters of which nobody can tell tonight that they are known: all that is in them would be new."""
         scopes = self.history.nameless if self.history else ()
-        for row in self.clusters.rows:
-            if row.cluster.id in scopes:
+        found = [self.clusters.row_of(row) for row, scope in self.inside if scope in scopes]
+        for number, row in enumerate(found):
+            if row not in found[:number]:
                 why = "so nothing in this cluster is compared with what is known of it"
                 gap = Gap(
                     what="namespaces",

@@ -15,7 +15,7 @@ from scanner.cli.deliver import UNDELIVERED, open_sinks, send
 from scanner.cli.history import opened
 from scanner.cli.judge_images import source_row
 from scanner.cli.options import Reporting
-from scanner.clusters import SERVER, Row
+from scanner.clusters import Row, known_by
 from scanner.collect import Estate
 from scanner.config import Config, ConfigError, Settings
 from scanner.history.recorder import HistoryError, Recorder, ScanRow
@@ -50,9 +50,11 @@ class Memory:
         owner = estate.account or source_row(estate.name)
         look = Look(self.checks, _planes(owner), ("*",), at=int(estate.observed_at.timestamp()))
         self._looks.append((scope_of(owner), look))
-        # A cloud whose accounts could not even be listed goes by its provider's name: now one could log in.
+        # A cloud whose accounts could not be listed goes by its provider's name, an account whose regions could not by
+        # its own: now they could.
         if estate.account and not estate.account.refused:
-            self._looks.append((f"{estate.account.provider}:{estate.account.provider}", look))
+            provider, id = estate.account.provider, estate.account.id
+            self._looks += [(f"{provider}:{provider}", look), (f"{provider}:{id}", look)]
 
     def look_at(self, row: Row, estate: Estate) -> None:
         """The same of a cluster."""
@@ -60,7 +62,7 @@ class Memory:
             asked, excluded = estate.inventory.asked, estate.inventory.excluded
             at = int(estate.observed_at.timestamp())
             look = Look(self.checks, _planes(estate.cluster), tuple(asked), tuple(excluded), at)
-            self._looks += [(row, look), *((id, look) for id in estate.former if id.startswith(SERVER))]
+            self._looks += [(row, look), *((id, look) for id in estate.former if known_by(id))]
             if estate.cluster.uid:
                 self._looks.append((estate.cluster.uid, look))
 

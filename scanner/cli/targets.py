@@ -163,8 +163,9 @@ def _context_task(context: Context, inside: Inside) -> Task:
         id = inside.cluster_ids.get(context.name, "")
         reading = unread(context.name, "kubernetes", inside.kinds, reason, detail, id)
         reading.estate.keys = server_keys(server, ca)
-        if reading.estate.cluster and server and not id:
-            reading.estate.cluster.id, reading.estate.cluster.id_source = server_id(server, ca), "api_server"
+        if reading.estate.cluster and server and not id:  # of several behind one address each is one
+            reading.estate.cluster.id = f"{server_id(server, ca)}/{context.name}"
+            reading.estate.cluster.id_source = "api_server"
         return reading
 
     def read(progress: Progress) -> Iterable[Reading]:
@@ -174,6 +175,8 @@ def _context_task(context: Context, inside: Inside) -> Task:
             reason = error.reason if isinstance(error, errors.ApiError) else GapReason.NOT_CONFIGURED
             yield lost(reason, str(error))
             return
+        named = inside.cluster_ids.get(context.name)
+        former = [look.server, f"{look.server}/{context.name}", f"context:{context.name}", *([named] if named else [])]
         cluster = Cluster(
             id=look.scope,
             uid=look.uid,
@@ -191,7 +194,7 @@ def _context_task(context: Context, inside: Inside) -> Task:
                 cluster,
                 scope=look.scope,
                 keys=look.keys,
-                former=[look.server, f"context:{context.name}"],
+                former=[id for id in former if id != look.scope],
                 agents=look.agents,
                 scans=look.scans,
             )

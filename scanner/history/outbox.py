@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any
@@ -216,8 +216,12 @@ class Outbox:
         with self._database.transaction("cannot be written") as connection:
             refused = DEAD.c.sink == _number(sink)
             for table in (TOLD, TOLD_UNREAD):
-                gone = sa.exists().where(refused, DEAD.c.id == table.c.id, DEAD.c.queued_at == table.c.at)
-                connection.execute(table.delete().where(table.c.sink == _number(sink), gone))
+                this = sa.exists().where(refused, DEAD.c.id == table.c.id, DEAD.c.queued_at == table.c.at)
+                of_sink = table.c.sink == _number(sink)
+                connection.execute(table.delete().where(of_sink, this.where(DEAD.c.activity == CREATE)))
+                connection.execute(
+                    table.update().where(of_sink, this.where(DEAD.c.activity == UPDATE)).values(digest="")
+                )
             return connection.execute(DEAD.delete().where(refused)).rowcount
 
     def forget(self, sink: str) -> bool:
@@ -241,10 +245,10 @@ class Outbox:
         with self._database.transaction("cannot be read") as connection:
             return [(row.event, row.reason) for row in connection.execute(query.order_by(DEAD.c.number).limit(limit))]
 
-    def alone(self, stop: threading.Event) -> AbstractContextManager[bool]:
+    def alone(self, stop: threading.Event, say: Callable[[], None]) -> AbstractContextManager[bool]:
         """Waits until nobody else delivers, so that nothing is sent twice, or the last word first; False if that takes
-        too long."""
-        return self._database.alone(stop)
+        too long. `say` is called if it has to."""
+        return self._database.alone(stop, say)
 
     def shrink(self) -> None:
         """Give back the room of what is gone."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from sys import intern
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,9 +15,9 @@ import msgspec
 
 from scanner.check import INVALID_OBJECT, Check
 from scanner.cloud import JOINED
-from scanner.clusters import SERVER
 from scanner.config import Plan
 from scanner.engine import UNCONFIGURED
+from scanner.findings import finding_id
 from scanner.history.lifecycle import (
     EVERYTHING,
     About,
@@ -35,7 +36,7 @@ from scanner.history.lifecycle import (
     is_old,
 )
 from scanner.inventory import Inventory
-from scanner.kube import KINDS
+from scanner.kube import KINDS, Resource
 from scanner.model import Changes, Finding, Lifecycle, ParameterValue, Severity, Status
 from scanner.vulnerabilities import Scans
 
@@ -94,7 +95,7 @@ class Store(Protocol):
     def resolved(self, ids: Sequence[str]) -> list[dict[str, Any]]: ...
 
 
-@dataclass(slots=True)
+@dataclass
 class Recorder:
     """`at` is the time of the scan: nothing is seen later than that, whatever a bundle says.
 
@@ -142,10 +143,15 @@ class Recorder:
         inside: bool,
         hidden: tuple[str, ...] = (),
         also: Iterable[str] = (),
+        aliases: Iterable[str] = (),
     ) -> None:
         """What these checks look at in one place. `inside` is whether that is inside a cluster. `hidden` are the kinds
         of clusters that may be in an account that refuses to list them. `also` are scopes that this place was known
-        under while nothing of it could be read."""
+        under while nothing of it could be read, `aliases` those that it goes by where its identity cannot be read."""
+        self.tonight.aliases |= dict.fromkeys(aliases, place)
+        inside_lists = inside and place not in self.before.aliases  # else some of what is there was left out
+        if inside and not inside_lists and inventory.counts.lists_read:
+            self.nameless.add(place)
         observed = self._seconds(observed_at)
         broken = {item.resource.namespace or EVERYTHING for item in inventory.invalid}
         for plan in plans:
@@ -156,17 +162,14 @@ class Recorder:
                 asked=tuple(inventory.asked) if inside else (EVERYTHING,),
                 excluded=tuple(inventory.excluded),
                 refused=frozenset(broken | self._refused(plan, inventory, () if check.provider else hidden)),
-                lists=inside,
+                lists=inside_lists,
                 configured=plan.configured,
             )
-            self.tonight.cover((place, check.id), cover)
+            self._cover((place, check.id), cover)
             for former in also:  # where there is nothing but lists that could not be read
-                self.tonight.cover((former, check.id), msgspec.structs.replace(cover, lists=False))
-        for former in also:
-            if former.startswith(SERVER):
-                self.tonight.aliases[former] = place
+                self._cover((former, check.id), msgspec.structs.replace(cover, lists=False))
         gaps = {gap.namespace for gap in inventory.gaps}
-        self.tonight.cover(
+        self._cover(
             (place, INVALID_OBJECT.id),
             Cover(
                 params=self._params_of(INVALID_OBJECT, ()),
@@ -174,10 +177,18 @@ class Recorder:
                 asked=tuple(inventory.asked),
                 excluded=tuple(inventory.excluded),
                 refused=frozenset(broken | gaps),
-                lists=inside,
+                lists=inside_lists,
                 kinds=frozenset(KINDS[plural].name for plural in inventory.kinds if plural in KINDS),
             ),
         )
+
+    def _cover(self, at: Place, cover: Cover) -> None:
+        """Of two looks at one place the one that is older than the last night's says nothing beside one that is not."""
+        last, known = self.before.last.get(at, 0), self.tonight.covers.get(at)
+        if known and (known.observed < last) is not (cover.observed < last):
+            self.tonight.covers[at] = max(known, cover, key=lambda each: each.observed)
+        else:
+            self.tonight.cover(at, cover)
 
     def listed(self, plans: Iterable[Plan], place: str, observed_at: datetime) -> None:
         """That an account tells of all of its clusters: what these checks do not know of a refused one is known."""
@@ -203,11 +214,11 @@ class Recorder:
     def take(self, finding: Finding, place: str) -> Finding:
         """A finding that is to be listed; with its lifecycle, unless its place was looked at later before, or goes by
         another name: a cluster whose identity cannot be read tonight would be new with all that is in it."""
+        finding = self._with_former_id(finding, place)
         for id in (finding.id, *finding.previous_ids):
             self.tonight.clean.pop(id, None)
         seen = seen_of(finding, place, self._params[finding.check], self._seconds(finding.observed_at))
         if place in self.before.aliases and seen.about is not About.LIST:
-            self.nameless.add(place)
             return finding
         self.tonight.seen[finding.id] = seen
         if place not in self.tonight.places:
@@ -216,6 +227,22 @@ class Recorder:
         if self.telling and not self._is_told(finding.id, seen):
             self.telling.take(finding)
         return finding
+
+    def _with_former_id(self, finding: Finding, place: str) -> Finding:
+        """With the id that it had while the identity of its cluster could not be read yet."""
+        former = [alias for alias, at in self.tonight.aliases.items() if at == place and alias in self._known_places]
+        if not former:
+            return finding
+        r = finding.resource
+        thing, key = Resource(r.api_group, r.kind, r.namespace or "", r.name), r.container or ""
+        if finding_id(finding.check, place, thing, key) != finding.id:
+            return finding
+        ids = (finding_id(finding.check, alias, thing, key) for alias in former)
+        return msgspec.structs.replace(finding, previous_ids=(*finding.previous_ids, *ids))
+
+    @cached_property
+    def _known_places(self) -> frozenset[str]:
+        return frozenset(row.place for row in self.before.known.values() if row.state is not State.RESOLVED)
 
     def _is_told(self, id: str, seen: Seen) -> bool:
         """Whether every sink knows what was seen, as far as that can be told before the scan's end, or never will."""
@@ -228,6 +255,7 @@ class Recorder:
 
     def clean(self, finding: Finding, place: str) -> None:
         """One that passes or does not apply: of use only where it is known."""
+        finding = self._with_former_id(finding, place)
         for id in (finding.id, *finding.previous_ids):
             if id in self.before.known and finding.id not in self.tonight.seen:
                 namespace = finding.resource.namespace or ""

@@ -52,7 +52,7 @@ class Look(msgspec.Struct, frozen=True):
             self.planes | other.planes,
             tuple(sorted({*self.asked, *other.asked})),
             tuple(sorted({*self.excluded, *other.excluded})),
-            min(self.at, other.at),
+            max(self.at, other.at),
         )
 
 
