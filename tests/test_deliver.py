@@ -375,6 +375,52 @@ def test_a_damaged_event_is_kept_apart(folder):
     assert "damaged" in sinks()["splunk"]["why"][0]["reason"]
 
 
+def test_a_history_that_breaks_while_it_is_delivered_is_said(folder):
+    def breaks(request):
+        with sqlite3.connect("h.db") as connection:
+            connection.execute("drop table outbox")
+        connection.close()
+        return Reply(200, {})
+
+    with Server(breaks) as server:
+        configure(folder, webhook=("webhook", server.url))
+        result = scan("a")
+        assert (result.code, len(json.loads(result.stdout)["findings"])) == (5, 1)
+        assert "h.db: cannot be read: no such table: outbox" in result.stderr
+        again = deliver()
+    assert (again.code, "no such table: outbox" in again.stderr) == (2, True)
+
+
+def test_an_interruption_of_the_delivery_is_its_exit_code(folder):
+    collector, stopping = Collector({TOKEN: Token()}), True
+
+    def answer(request):
+        if stopping:
+            os.kill(os.getpid(), signal.SIGINT)
+            return hec(9)
+        return collector(request)
+
+    with Server(answer) as server:
+        configure(folder, splunk=("splunk", server.url))
+        for result in (scan("a", args=("--fail-on", "low")), deliver()):
+            assert (result.code, "splunk: 0 delivered, " in result.stderr) == (130, True)
+            assert ": interrupted\n" in result.stderr
+        stopping = False
+        assert deliver().code == 0
+    assert len(collector.events) == 2
+
+
+def test_what_is_left_counts_only_where_the_scan_says_no_more(folder):
+    with Server(lambda request: hec(6)) as server:
+        configure(folder, splunk=("splunk", server.url))
+        assert scan("a").code == 5
+        (folder / "b.yaml").write_text("kind: [")
+        args = ("-c", "k8s-privileged-container", "--history", "h.db", "--deliver")
+        (folder / "a.json").write_text(pods("a"))
+        assert kubeposture("scan", "manifests", ".", *args).code == 3
+        assert kubeposture("scan", "manifests", "b.yaml", *args).code == 4
+
+
 DYING = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
@@ -513,11 +559,92 @@ def test_a_receiver_that_wants_to_be_asked_at_once_is_not_asked_too_often(monkey
     assert 2 < len(sink.batches) < 20
 
 
-def test_an_event_that_a_sink_cannot_write_is_kept_apart(monkeypatch):
-    monkeypatch.setattr(Sink, "pack", lambda self, event: {}["no"])
-    outbox, sink, done = run(2, lambda uids: {})
-    assert (len(outbox.dead), sink.batches, done.problem) == (2, [], "")
-    assert "KeyError" in outbox.dead[1]
+@pytest.mark.parametrize("error", [KeyError, OverflowError, TypeError, ValueError])
+def test_an_event_that_a_sink_cannot_write_is_kept_apart(monkeypatch, error):
+    def pack(self, event):
+        if event["metadata"]["uid"] == "u2":
+            raise error
+        return b"{}"
+
+    monkeypatch.setattr(Sink, "pack", pack)
+    outbox, sink, done = run(3, lambda uids: {})
+    assert (outbox.dead, outbox.left) == ({2: f"cannot be written for this sink: {error.__name__}"}, {})
+    assert (sink.batches, done.sent, done.refused, done.problem) == ([["u1", "u3"]], 2, 1, "")
+
+
+def test_what_a_sink_has_no_place_for_waits_no_longer(monkeypatch):
+    monkeypatch.setattr(Sink, "pack", lambda self, event: b"{}" if event["metadata"]["uid"] == "u2" else None)
+    outbox, sink, done = run(30, lambda uids: {})
+    assert (outbox.left, outbox.dead, sink.batches) == ({}, {}, [["u2"]])
+    assert (done.sent, done.refused, done.problem) == (1, 0, "")
+
+
+def test_batches_are_as_large_as_a_sink_takes_them_and_in_order(monkeypatch):
+    monkeypatch.setattr(delivery, "_PAGE", 4)
+    monkeypatch.setattr(Sink, "most_bytes", 20)
+    monkeypatch.setattr(Sink, "pack", lambda self, event: b"x" * (50 if event["metadata"]["uid"] == "u4" else 10))
+    shown = []
+    _, sink, _ = run(9, lambda uids: {}, show=shown.append)
+    assert sink.batches == [["u1", "u2"], ["u3"], ["u4"], ["u5", "u6"], ["u7", "u8"], ["u9"]]
+    assert shown == [2, 3, 4, 6, 8, 9]
+
+
+def test_an_event_is_sent_as_what_has_happened_since(monkeypatch):
+    packed_events = []
+    monkeypatch.setattr(Sink, "pack", lambda self, event: packed_events.append(event) or b"{}")
+    outbox, event = Outbox(0), {"metadata": {"uid": "u"}, "activity_id": 1, "unmapped": {"scope": "workload"}}
+    outbox.left = {1: Letter(1, 3, True, packed(event)), 2: Letter(2, 0, False, packed(event))}
+    Delivery("s", Sink(lambda uids: {}), outbox).run()
+    first, second = packed_events
+    assert (first["activity_id"], first["activity_name"], first["type_uid"]) == (3, "Close", 200303)
+    assert first["type_name"] == "Compliance Finding: Close"
+    assert first["unmapped"] == {"scope": "workload", "baseline": True}
+    assert second == event
+
+
+def test_a_reason_is_of_bounded_length():
+    outbox, *_ = run(1, lambda uids: {"u1": "x" * 10_000})
+    assert outbox.dead == {1: "x" * 500}
+
+
+def test_outages_that_end_cost_no_patience(monkeypatch):
+    monkeypatch.setattr(delivery, "_BACKOFF", 0.1)
+    asked = Counter()
+
+    def busy(uids):
+        asked[uids[0]] += 1
+        if asked[uids[0]] == 1:
+            raise Unavailable("busy")
+        return {}
+
+    outbox, _, done = run(80, busy, patience=0.3)
+    assert (outbox.left, done.sent, done.problem) == ({}, 80, "")
+
+
+def test_refusals_among_what_is_taken_go_on():
+    outbox, _, done = run(80, lambda uids: dict.fromkeys(uids[:7], "odd"))
+    assert (len(outbox.dead), outbox.left, done.sent, done.problem) == (70, {}, 10, "")
+
+
+def test_an_interruption_ends_it_after_what_is_under_way():
+    stop = threading.Event()
+    outbox, sink, done = run(20, lambda uids: stop.set() or {}, stop=stop)
+    assert (len(outbox.left), len(sink.batches), done.sent, done.problem) == (12, 1, 8, "interrupted")
+
+
+def test_a_receiver_that_stays_away_is_asked_less_and_less(monkeypatch):
+    waits = []
+    monkeypatch.setattr(delivery, "_BACKOFF", 1.0)
+    monkeypatch.setattr(threading.Event, "wait", lambda self, seconds: waits.append(seconds))
+
+    def away(uids):
+        raise Unavailable("away")
+
+    monkeypatch.setattr(delivery.random, "uniform", lambda low, high: high)
+    monkeypatch.setattr(delivery.time, "monotonic", lambda: sum(waits))
+    _, _, done = run(3, away)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    assert done.problem == "away"
 
 
 def test_patience_ends(monkeypatch):

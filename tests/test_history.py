@@ -121,6 +121,30 @@ def test_nothing_is_deleted_where_the_place_was_left_out(less):
     assert after(YESTERDAY, night(**less)) == Change(Event.INCOMPARABLE, "f")
 
 
+@pytest.mark.parametrize("about", [About.OBJECT, About.LIST])
+@pytest.mark.parametrize("namespace", ["", "*"])
+@pytest.mark.parametrize(
+    "less",
+    [{"refused": frozenset({"b"})}, {"asked": ("a", "b")}, {"excluded": ("b",)}],
+    ids=["refused", "-n", "--exclude-namespace"],
+)
+def test_what_is_of_no_namespace_is_gone_only_where_all_of_them_were_read(less, namespace, about):
+    known = known_after(night({"f": seen(namespace, about=about)}))
+    assert after(known, night(**less)) == Change(Event.INCOMPARABLE, "f")
+    assert after(known, night()).event is Event.RESOLVED
+
+
+def test_what_passes_in_no_namespace_does_so_only_where_nothing_is_refused():
+    known, clean = known_after(night({"f": seen("")})), {"f": replace(CLEAN, namespace="")}
+    assert after(known, night(clean=clean, refused=frozenset({"b"}))) == Change(Event.INCOMPARABLE, "f")
+    assert after(known, night(clean=clean)).after.close_reason is Closed.FIXED
+
+
+def test_what_is_seen_where_nobody_looked_is_not_comparable():
+    assert after({}, Tonight({"f": seen()})) == Change(Event.INCOMPARABLE, "")
+    assert after(YESTERDAY, Tonight({"f": seen()})) == Change(Event.INCOMPARABLE, "f")
+
+
 def test_a_check_that_is_not_selected_tells_nothing():
     other = Tonight(covers={(PLACE, "k8s-other"): cover(), ("uid-2", CHECK): cover()})
     assert after(YESTERDAY, other) == Change(Event.INCOMPARABLE, "f")
@@ -138,6 +162,8 @@ def test_what_comes_back_is_reopened_with_its_age():
     change = after(resolved, night({"f": seen(observed=300)}, observed=300))
     assert (change.event, change.after.state, change.after.first_seen) == (Event.REOPENED, State.REOPENED, 100)
     assert (change.after.resolved_at, change.after.close_reason, change.fails) == (None, None, True)
+    another = after(resolved, night({"f": seen(digest="e", observed=300)}, observed=300))
+    assert (another.event, another.after.state) == (Event.REOPENED, State.REOPENED)
 
 
 def test_a_finding_of_a_renamed_check_keeps_its_life():
@@ -180,6 +206,28 @@ def test_two_looks_are_as_good_as_the_worse_one():
     tonight = night(observed=200)
     tonight.cover((PLACE, CHECK), cover(observed=99))
     assert after(YESTERDAY, tonight, {(PLACE, CHECK): 100}).event is Event.INCOMPARABLE
+
+
+@pytest.mark.parametrize("worse_first", [True, False])
+@pytest.mark.parametrize(
+    ("worse", "about"),
+    [
+        ({"lists": False}, About.OBJECT),
+        ({"kinds": frozenset({"Service"})}, About.OBJECT),
+        ({"excluded": ("a",)}, About.OBJECT),
+        ({"configured": False, "params": "q"}, About.PARAMETER),
+    ],
+    ids=["lists", "kinds", "excluded", "configured"],
+)
+def test_what_one_of_two_looks_lacks_both_lack(worse, about, worse_first):
+    known = known_after(night({"f": seen(about=about)}))
+    better = cover(params=worse.get("params", "p"))
+    assert after(known, Tonight(covers={(PLACE, CHECK): better})).event is Event.RESOLVED
+    both = [replace(better, **worse), better]
+    tonight = Tonight()
+    for each in both if worse_first else reversed(both):
+        tonight.cover((PLACE, CHECK), each)
+    assert after(known, tonight) == Change(Event.INCOMPARABLE, "f")
 
 
 def test_only_what_did_not_fail_before_fails_anew():

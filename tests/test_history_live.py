@@ -358,7 +358,7 @@ def test_an_interrupted_scan_leaves_the_history_alone(cluster, monkeypatch):
     real = Judge._judge_waiting
     calls = []
     monkeypatch.setattr(Judge, "_judge_waiting", lambda self: real(self) if calls else interrupted(calls.append(1)))
-    stopped = cluster.night()
+    stopped = cluster.night(args=(*SOME, "--fail-on-new", "low"))
     assert cluster.code == 130
     assert stopped.report["changes"] is None
     assert "interrupted: the history stays as it was" in stopped.report["scan"]["warnings"]

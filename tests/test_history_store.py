@@ -227,12 +227,12 @@ def test_resolved_findings_and_scans_are_forgotten_after_a_while(path):
 # -- files that cannot be used ----------------------------------------------------------------------------------------
 
 
-def run(path, *args, by=kubeposture):
+def run(path, *args, by=kubeposture, privileged=True, output="json"):
     text = json.dumps({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
-        "spec": {"containers": [{"name": "c", "image": "nginx", "securityContext": {"privileged": True}}]},
+        "spec": {"containers": [{"name": "c", "image": "nginx", "securityContext": {"privileged": privileged}}]},
     })  # fmt: skip
-    return by("scan", "manifests", "-", "-c", CHECK, "-o", "json", "--history", path, *args, stdin=text)
+    return by("scan", "manifests", "-", "-c", CHECK, "-o", output, "--history", path, *args, stdin=text)
 
 
 def execute(path, *statements):
@@ -353,6 +353,34 @@ def test_the_gate_is_of_new_fails_only(path):
     [finding] = report["findings"]
     assert finding["lifecycle"]["state"] == "open"
     assert run(path.with_name("other.db"), "--fail-on-new", "critical").code == 0
+    third = run(path, "--fail-on-new", "medium", privileged=False)
+    assert (third.code, json.loads(third.stdout)["changes"]["resolved"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("gates", "codes", "said"),
+    [
+        (("--fail-on-new", "medium"), (1, 0), ("1 new of severity medium or worse", "nothing new of severity medium")),
+        (("--fail-on-new", "high"), (0, 0), ("nothing new of severity high", "nothing new of severity high")),
+        (
+            ("--fail-on-new", "medium", "--fail-on", "high"),
+            (1, 0),
+            (
+                "1 new of severity medium or worse (--fail-on-new medium, exit code 1)",
+                "passed: nothing of severity high",
+            ),
+        ),
+        (
+            ("--fail-on-new", "low", "--fail-on", "medium"),
+            (1, 1),
+            ("1 of severity medium or worse (--fail-on medium", "1 of severity medium or worse (--fail-on medium"),
+        ),
+    ],
+)
+def test_the_gate_that_fails_is_said(path, gates, codes, said):
+    for code, words in zip(codes, said, strict=True):
+        result = run(path, *gates, output="table")
+        assert (result.code, words in result.stdout) == (code, True), result.stdout
 
 
 def test_the_table_tells_what_changed(path, tmp_path):
@@ -371,6 +399,7 @@ def test_the_gate_needs_a_history_which_is_in_the_state_directory(tmp_path, monk
     assert (off.code, "not --history off" in off.stderr) == (2, True)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     assert run("off").code == 0
+    kubeposture("scan", "manifests", "-", stdin="{}")
     assert not (tmp_path / "state").exists()
     kubeposture("scan", "manifests", "-", "-c", CHECK, "--fail-on-new", "high", stdin="{}")
     folder = tmp_path / "state" / "kubeposture"

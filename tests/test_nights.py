@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections import Counter
 
 import pytest
@@ -76,6 +77,10 @@ def findings(receiver):
     return [e for e in receiver.events if e["class_uid"] == 2003]
 
 
+def activities(receiver):
+    return [(e["finding_info"]["uid"], e["activity_id"]) for e in findings(receiver)]
+
+
 @pytest.mark.parametrize("cloud", ["aks", "eks", "gke"])
 def test_an_estate_is_told_once_and_a_refusal_closes_nothing(receiver, request, cloud):
     args, refuse, allow = request.getfixturevalue(cloud)
@@ -111,6 +116,43 @@ def test_an_estate_is_told_once_and_a_refusal_closes_nothing(receiver, request, 
     assert findings(receiver) == []
 
 
+def test_a_bundle_of_another_plane_closes_no_gap(receiver, gke, tmp_path):
+    args, refuse, allow = gke
+
+    def night(planes):
+        bundle = tmp_path / f"{planes}-{time.monotonic_ns()}"
+        kubeposture("collect", *args, "--planes", planes, "-o", bundle)
+        receiver.events.clear()
+        kubeposture("evaluate", bundle, "-o", "json", "--history", "h.db", "--deliver")
+        return {uid: activity for uid, activity in activities(receiver) if uid.startswith("kpc1_")}
+
+    refuse()
+    refused = night("control")
+    assert set(refused.values()) == {CREATE}
+    allow()
+    time.sleep(1.1)  # times are in seconds
+    assert CLOSE not in night("data").values()
+    assert refused.keys() <= {uid for uid, activity in night("control").items() if activity == CLOSE}
+
+
+@pytest.mark.parametrize("action", ["eks:DescribeCluster", "eks:List*"])
+def test_a_cluster_of_a_cloud_that_cannot_be_described_is_over_the_night_after(receiver, monkeypatch, action):
+    def night():
+        told(receiver, "eks", "--planes", "control")
+        return {uid: activity for uid, activity in activities(receiver) if uid.startswith("kpc1_")}
+
+    with AwsServer(aws_estate(), moto=False) as aws:
+        _set(monkeypatch, aws.environment)
+        night()
+        aws.deny(action)
+        lost = night()
+        assert set(lost.values()) == {CREATE}
+        assert night() == {}
+        aws.heal()
+        assert night() == dict.fromkeys(lost, CLOSE)
+        assert night() == {}
+
+
 def test_one_cluster_by_its_cloud_its_kubeconfig_and_a_bundle(receiver, serve, inside, tmp_path, monkeypatch):  # noqa: F811
     arm, api = serve(entra_cluster()), inside()
     arm.estate.connect("aks-entra", api.url, api.tls.ca)
@@ -130,9 +172,15 @@ def test_one_cluster_by_its_cloud_its_kubeconfig_and_a_bundle(receiver, serve, i
     other.estate.connect("aks-entra", api.url, api.tls.ca)
     told(receiver, "aks", "--arm-endpoint", other.url, *args)
     assert [(e["metadata"]["event_code"], e["activity_id"]) for e in findings(receiver)] == [(LOCAL_ACCOUNTS, CREATE)]
+    [created] = findings(receiver)
     _set(monkeypatch, arm.environment)
     told(receiver, "aks", "--arm-endpoint", arm.url, *args)
     assert [(e["metadata"]["event_code"], e["activity_id"]) for e in findings(receiver)] == [(LOCAL_ACCOUNTS, CLOSE)]
+    [closed] = findings(receiver)
+    assert closed["cloud"] == created["cloud"]
+    assert [(r["uid"], r.get("uid_alt")) for r in closed["resources"]] == [
+        (r["uid"], r.get("uid_alt")) for r in created["resources"]
+    ]
     (tmp_path / "h.db").unlink()
     told(receiver, "kubeconfig", "--kubeconfig", config, *args)
     inside_it = {e["finding_info"]["uid"] for e in findings(receiver)}

@@ -8,7 +8,10 @@ from collections import Counter
 import pytest
 from apiserver import ApiServer, hang, status
 from cli import kubeposture
+from msgspec.structs import replace
 from support import container, pod
+from test_history import FINDING, PLACE, cover, seen
+from test_history import night as look_at
 from test_history_live import BAD, ESTATE, GOOD, LIMITS, PRIVILEGED, SOME, Cluster, deny_cluster_wide, lone, replica
 from test_live import UID, namespace
 from test_ocsf import check, read
@@ -16,7 +19,12 @@ from test_ocsf import check, read
 from providers.kubernetes import connection
 from scanner.cli import deliver
 from scanner.history import outbox as outboxes
-from scanner.history.telling import DAY, Look
+from scanner.history.database import Database
+from scanner.history.lifecycle import About, compare
+from scanner.history.outbox import Letter, Outbox
+from scanner.history.recorder import ScanRow
+from scanner.history.store import SqliteStore
+from scanner.history.telling import DAY, HEARTBEAT, Look, Telling, packed, unpacked
 
 CREATE, UPDATE, CLOSE = 1, 2, 3
 
@@ -222,6 +230,31 @@ def test_a_sink_hears_of_what_is_open_every_25_days(nights, monkeypatch):
     assert outboxes.HEARTBEAT == 25 * DAY
 
 
+def test_an_interrupted_scan_tells_that_it_was_and_nothing_else(nights, monkeypatch):
+    from scanner.cli.judge import Scan as Judge
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    real = Judge._judge_waiting
+
+    def night(*objects):
+        calls = []
+        stop = lambda self: real(self) if calls else interrupted(calls.append(1))  # noqa: E731
+        with monkeypatch.context() as patch:
+            patch.setattr(Judge, "_judge_waiting", stop)
+            told = nights.told(*objects)
+        assert (nights.code, nights.report["scan"]["exit_reasons"][0], told) == (130, "interrupted", Counter())
+
+    def scans():
+        return [e["activity_name"] for e in nights.receiver.events if e["metadata"]["event_code"] == "scan"]
+
+    night(*ESTATE)
+    assert (nights.told(*ESTATE), scans()) == (opened(*ALL), ["Completed"])  # it knew of nothing then
+    night(ESTATE[2])
+    assert (nights.told(*ESTATE), scans()) == (Counter(), ["Cancelled", "Completed"])
+
+
 def test_scans_that_deliver_nothing_are_made_up_for(nights):
     nights.told(*ESTATE)
     nights.receiver.events.clear()
@@ -418,3 +451,215 @@ WIDE = ("*",)
 )
 def test_what_one_look_covers_of_another(tonight, then, covered):
     assert tonight.covers(then) is covered
+
+
+def test_two_looks_at_one_thing_are_one():
+    one = Look(frozenset("ab"), frozenset("c"), ("n",), ("x",), 5)
+    two = Look(frozenset("bd"), frozenset("d"), ("m", "n"), ("w", "x"), 3)
+    both = Look(frozenset("b"), frozenset("cd"), ("m", "n"), ("w", "x"), 5)
+    assert one.beside(two) == two.beside(one) == both
+    telling = Telling((), "", {}, None)
+    for look in (one, two):
+        telling.look("somewhere", look)
+    assert telling.looks == {"somewhere": both}
+
+
+# -- the outbox alone -------------------------------------------------------------------------------------------------
+
+
+NOW, SCAN_ID = 100 * DAY, "0198a000-0000-7000-8000-000000000000"
+UNREAD = {
+    "severity_id": 3, "status_id": 1, "unmapped": {}, "finding_info": {"uid": "gap"}, "metadata": {}, "compliance": {},
+}  # fmt: skip
+SUMMARY = {"class_uid": 6007}
+ALL_OF_IT = Look(frozenset(), frozenset(), ("*",))
+
+
+class Book:
+    """A history of one place, each night at its own time."""
+
+    def __init__(self, path, *sinks):
+        self.path, self.sinks = path, sinks or ("soc",)
+
+    def store(self, now=NOW):
+        return SqliteStore(Database(self.path / "h.db", now=now))
+
+    def night(self, *ids, now=NOW, sinks=None, unread=(), look=None, taken=None, observed=NOW, **more):
+        """What each sink is to be told of findings of these ids; `taken` are those whose events are at hand."""
+        sinks = self.sinks if sinks is None else sinks
+        store = self.store(now)
+        before = store.load(sinks)
+        telling = Telling(sinks, SCAN_ID, {}, self.path)
+        tonight = look_at({id: seen(observed=observed, **more) for id in ids}, observed=observed)
+        if "check" in more:
+            tonight.cover((PLACE, more["check"]), cover(observed=observed))
+        for id in ids if taken is None else taken:
+            telling.take(replace(FINDING, id=id, scan_id=SCAN_ID))
+        telling.looks = {PLACE: look} if look else {}
+        telling.end([(PLACE, event) for event in unread], [SUMMARY])
+        changes = dict(compare(before.known, tonight, before.last))
+        store.save(ScanRow("scan", now - 1, now, True), tonight, before, changes, telling)
+        telling.close()
+        return self
+
+    @property
+    def outbox(self):
+        return Outbox(Database(self.path / "h.db", now=NOW))
+
+    def waiting(self, sink="soc"):
+        return self.outbox.letters(sink, 0, 100)
+
+    def sent(self, sink="soc"):
+        """Activity and id of each event, which is then gone."""
+        letters = self.waiting(sink)
+        self.outbox.settle([letter.number for letter in letters], {})
+        return [(letter.activity, uid(letter)) for letter in letters]
+
+
+def uid(letter: Letter):
+    return unpacked(letter.event).get("finding_info", {}).get("uid", "scan")
+
+
+@pytest.fixture
+def book(tmp_path):
+    return Book(tmp_path)
+
+
+SCANNED = (0, "scan")
+
+
+def test_a_finding_under_a_new_id_is_closed_under_the_old_one_first(book):
+    assert book.night("old", "other").sent() == [(CREATE, "old"), (CREATE, "other"), SCANNED]
+    assert book.night("new", observed=NOW - 1, previous_ids=("old",)).sent() == [SCANNED]  # an older look
+    book.night("new", check="k8s-new", previous_ids=("older", "old"), sinks=("late", "soc"))
+    assert book.sent("late") == [(CREATE, "new"), SCANNED]
+    close, create, *rest = book.waiting()
+    assert (close.activity, uid(close)) == (CLOSE, "old")
+    event = unpacked(close.event)
+    assert (event["status"], event["status_detail"]) == ("Resolved", "goes by new from now on")
+    assert event["metadata"]["uid"] != unpacked(create.event)["metadata"]["uid"]
+    assert (create.activity, uid(create)) == (CREATE, "new")
+    assert [(letter.activity, uid(letter)) for letter in rest] == [(CLOSE, "other"), SCANNED]
+    book.sent()
+    assert book.night("new", check="k8s-new", previous_ids=("older", "old")).sent() == [SCANNED]
+
+
+def test_what_a_sink_knows_is_told_again_after_25_days(book):
+    book.night("f", unread=[UNREAD], look=ALL_OF_IT).sent()
+    for now in (NOW - DAY, NOW + HEARTBEAT - 1):
+        assert book.night("f", now=now, unread=[UNREAD], look=ALL_OF_IT).sent() == [SCANNED]
+        assert book.store(now).load(book.sinks).behind == frozenset()
+    for now in (NOW - DAY - 1, NOW - DAY - 1 + HEARTBEAT):
+        assert book.store(now).load(book.sinks).behind == {"f"}
+        told = book.night("f", now=now, unread=[UNREAD], look=ALL_OF_IT).sent()
+        assert told == [(UPDATE, "f"), (UPDATE, "gap"), SCANNED]
+
+
+def test_who_is_behind_is_known_for_each_sink(book):
+    assert book.store().load(["soc"]).behind is None
+    book.night("f", sinks=("a", "b"))
+    book.night("f", "g", sinks=("a",))
+    assert [book.store().load(names).behind for names in ("a", "b", "ab", "ba", "ac")] == [
+        frozenset(), {"g"}, {"g"}, {"g"}, None,
+    ]  # fmt: skip
+    book.night("f", "g", sinks=("a", "b", "c"))
+    told = {name: [(letter.activity, uid(letter), letter.baseline) for letter in book.waiting(name)] for name in "abc"}
+    assert told == {
+        "a": [(CREATE, "f", True), (*SCANNED, False), (CREATE, "g", False), (*SCANNED, False), (*SCANNED, False)],
+        "b": [(CREATE, "f", True), (*SCANNED, False), (CREATE, "g", False), (*SCANNED, False)],
+        "c": [(CREATE, "f", True), (CREATE, "g", True), (*SCANNED, False)],
+    }
+    standings = {standing.name: standing for standing in book.outbox.standings()}
+    assert {name: (standing.open, standing.waiting, standing.refused) for name, standing in standings.items()} == {
+        "a": (2, 5, 0), "b": (2, 4, 0), "c": (2, 3, 0),
+    }  # fmt: skip
+
+
+def test_what_came_and_went_between_is_not_told(book):
+    book.night("f").sent()
+    book.night("f", "g", sinks=())
+    book.night("f", sinks=())
+    assert book.night("f").sent() == [SCANNED]
+    book.night("f", "h", sinks=("team",))
+    book.night("f")
+    assert book.sent() == [SCANNED]  # nobody told it of h
+
+
+def test_what_another_scan_has_found_waits_for_its_event(book):
+    book.night("f", taken=())
+    assert book.sent() == [SCANNED]
+    assert book.night("f").sent() == [(CREATE, "f"), SCANNED]
+
+
+def test_a_list_is_told_as_what_could_not_be_read_alone(book):
+    assert book.night("f", about=About.LIST).sent() == [SCANNED]
+    assert book.store().load(book.sinks).behind == frozenset()
+
+
+@pytest.mark.parametrize("then", [None, Look(frozenset("c"), frozenset("d"), ("a",))], ids=["nobody asked", "a look"])
+def test_a_gap_is_closed_by_a_look_that_covers_it(book, then):
+    assert book.night(unread=[UNREAD], look=then).sent() == [(CREATE, "gap"), SCANNED]
+    narrow = [None] if then is None else [None, replace(then, checks=frozenset()), replace(then, asked=("b",))]
+    other = UNREAD | {"unmapped": {"reason": "other"}}
+    for look in narrow:
+        assert book.night(look=look).sent() == [SCANNED]
+        assert book.night(look=look, unread=[other]).sent() == [SCANNED]
+    look = Look(frozenset("c"), frozenset("d"), ("*",))
+    assert book.night(look=look, unread=[other]).sent() == [(UPDATE, "gap"), SCANNED]
+    assert book.night(look=look).sent() == [(CLOSE, "gap"), SCANNED]
+    assert book.night(look=look).sent() == [SCANNED]
+
+
+def test_what_is_closed_is_so_for_each_sink_and_leaves_the_rest_open(book):
+    book.sinks, other = ("soc", "team"), UNREAD | {"finding_info": {"uid": "other"}}
+    book.night("f", "g", unread=[UNREAD, other], look=ALL_OF_IT)
+    book.night("g", unread=[other], look=ALL_OF_IT)
+    book.night(look=ALL_OF_IT)
+    opened = [(CREATE, "f"), (CREATE, "g"), (CREATE, "gap"), (CREATE, "other"), SCANNED]
+    closed = [(CLOSE, "f"), (CLOSE, "gap"), SCANNED, (CLOSE, "g"), (CLOSE, "other"), SCANNED]
+    assert book.sent("soc") == book.sent("team") == opened + closed
+
+
+def test_a_scan_that_changes_nothing_tells_only_whom_it_told_before(book):
+    telling = Telling(("soc",), SCAN_ID, {}, book.path, summaries=[packed(SUMMARY)])
+    book.store().tell(telling)
+    assert (book.sent(), book.outbox.standings()) == ([], [])
+    book.night("f").sent()
+    book.store().tell(telling)
+    assert [(letter.activity, letter.baseline) for letter in book.waiting()] == [(0, False)]
+
+
+def test_what_is_dropped_is_forgotten_as_it_was_told_to_that_sink(book):
+    book.sinks = ("soc", "team")
+    book.night("f", "g").sent("team")
+    book.outbox.settle([], {letter.number: "no" for letter in book.waiting()})
+    book.night("f", "g", digest="e", now=NOW + 1, taken=("g",)).sent()
+    assert book.sent("team") == [(UPDATE, "g"), SCANNED]
+    assert book.outbox.drop("soc") == 3
+    book.night("f", "g", digest="e", now=NOW + 2)
+    assert book.sent() == [(CREATE, "f"), SCANNED]  # g was told since
+    assert book.sent("team") == [(UPDATE, "f"), SCANNED]
+
+
+def test_what_was_refused_is_sent_again_where_it_is_still_so(book):
+    def refuse():
+        outbox, letters = book.outbox, book.waiting()
+        outbox.settle([], {letter.number: "no" for letter in letters})
+        return len(letters)
+
+    book.night("f", "g", unread=[UNREAD], look=ALL_OF_IT)
+    assert refuse() == 4
+    book.night("f", now=NOW + 1, look=ALL_OF_IT).sent()  # g and the gap are closed
+    assert book.outbox.retry("other") == 0
+    assert book.outbox.retry("soc") == 2
+    assert book.sent() == [(CREATE, "f"), SCANNED]
+    book.night("f", "h", now=NOW + 2, unread=[UNREAD], look=ALL_OF_IT)
+    assert refuse() == 3
+    book.night("f", "h", now=NOW + 3, unread=[UNREAD], look=ALL_OF_IT).sent()
+    assert (book.outbox.drop("other"), book.outbox.drop("soc"), book.outbox.retry("soc")) == (0, 3, 0)
+    told = book.night("f", "h", now=NOW + 4, unread=[UNREAD], look=ALL_OF_IT).sent()
+    assert told == [(CREATE, "h"), (CREATE, "gap"), SCANNED]
+    book.night(now=NOW + 5, look=ALL_OF_IT)
+    assert refuse() == 4
+    assert book.outbox.retry("soc") == 4  # closed, and not open again
+    assert book.sent() == [(CLOSE, "f"), (CLOSE, "h"), (CLOSE, "gap"), SCANNED]

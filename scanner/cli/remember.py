@@ -120,7 +120,7 @@ def remember(reporting: Reporting, config: Config, settings: Settings, scan_id: 
     """None without --history, and what needs one. Raises ConfigError where it cannot be used: before anything is
     read."""
     wanted = "--fail-on-new" if reporting.fail_on_new else "--deliver" if reporting.deliver else ""
-    if reporting.history == "off" or not (reporting.history or wanted):
+    if reporting.history == "off":
         if wanted:
             raise ConfigError(f"{wanted} needs a history to compare with: not --history off")
         return None
