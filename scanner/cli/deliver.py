@@ -124,8 +124,8 @@ def _say_gone(standing: Standing) -> int:
     left = standing.waiting + standing.refused
     if left:
         name = printable(standing.name)
-        todo = f"name it again, or drop them: kubeposture history forget {name}"
-        typer.echo(f"kubeposture: {name}: no such sink in the configuration, {left:,} events left: {todo}", err=True)
+        advice = f"name it again, or drop them: kubeposture history forget {name}"
+        typer.echo(f"kubeposture: {name}: no such sink in the configuration, {left:,} events left: {advice}", err=True)
     return left
 
 

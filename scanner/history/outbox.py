@@ -139,11 +139,11 @@ def _lately(row: Any, digest: str, now: int) -> bool:
 
 
 def _covers(look: Look | None, row: Any) -> bool:
-    """Whether what was unread then would be missing tonight too. Of a damaged row that is believed."""
+    """Whether what was unread then would be missing tonight too. Of a damaged row any look at it is believed."""
     try:
         then = msgspec.json.decode(row.look, type=Look | None)
     except (msgspec.DecodeError, TypeError):
-        return True
+        then = None
     return look is not None and (then is None or look.covers(then))
 
 
